@@ -1,0 +1,112 @@
+// The whole attack in one call: l2_pgd and linf_pgd, dense algorithm.
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+#include <tuple>
+
+#include "../model/threat.h"
+#include "engine.h"
+#include "network.h"
+
+namespace bk::ops {
+
+namespace {
+
+// The position of `got` among `names`, as the enumeration that lists them in that order.
+template <class Enum, std::size_t count>
+Enum named(const char* argument, const std::string& got, const char* const (&names)[count]) {
+  const auto* found = std::find(std::begin(names), std::end(names), got);
+  if (found == std::end(names)) {
+    std::string accepted;
+    for (const char* name : names) accepted += (accepted.empty() ? "'" : ", '") + std::string(name) + "'";
+    reject(argument, "got '" + got + "', expected one of " + accepted);
+  }
+  return static_cast<Enum>(found - std::begin(names));
+}
+
+constexpr const char* kNorms[] = {"l2", "linf"};
+constexpr const char* kLosses[] = {"margin", "squared"};
+constexpr const char* kDirections[] = {"exact", "loss"};
+constexpr const char* kFloors[] = {"added", "clipped", "squared"};
+
+void check_operand(const char* name, const std::optional<Tensor>& tensor, const Shape& shape, ScalarType dtype,
+                   const Tensor& like) {
+  if (!tensor) return;
+  expect_shape(name, *tensor, shape);
+  expect_dtype(name, *tensor, dtype);
+  expect_device(name, *tensor, like);
+}
+
+void check_number(const char* name, double value, const std::optional<Tensor>& rows) {
+  if (!rows && !(value >= 0)) reject(name, "got " + std::to_string(value) + ", expected a number ≥ 0");
+}
+
+}  // namespace
+
+template <class Engine>
+std::tuple<Tensor, Tensor, Tensor, Tensor> pgd(
+    const Tensor& x0, const Tensor& y, const Tensor& W, const Tensor& a, const std::optional<Tensor>& bias,
+    const std::optional<Tensor>& head_bias, const std::optional<Tensor>& start,
+    const std::optional<Tensor>& radius_rows, const std::optional<Tensor>& step_rows, double radius, double step,
+    std::int64_t steps, const std::string& norm, const std::string& loss, const std::string& direction,
+    const std::string& floor_rule, double floor, double loss_scale, bool worst, double box_lo, double box_hi,
+    bool trajectory, const std::string& activation, double alpha, double beta, std::int64_t patches) {
+  const NetworkArguments arguments{W, a, bias, head_bias, activation, alpha, beta, patches};
+  const Problem problem = check_network("x0", x0, arguments);
+  const ScalarType compute = problem.compute;
+  const Shape points = joined(problem.rows, {problem.patches * problem.dim});
+  expect_dtype("x0", x0, compute);
+  if (problem.heads < 1) reject("a", "got no heads, expected at least one");
+  if (steps < 0) reject("steps", "got " + std::to_string(steps) + ", expected at least 0");
+  if (!(box_lo <= box_hi)) {
+    reject("box", "got (" + std::to_string(box_lo) + ", " + std::to_string(box_hi) + "), expected lo ≤ hi");
+  }
+  check_number("radius", radius, radius_rows);
+  check_number("step", step, step_rows);
+  check_operand("radius", radius_rows, problem.rows, compute, x0);
+  check_operand("step", step_rows, problem.rows, compute, x0);
+  check_operand("start", start, points, compute, x0);
+
+  const auto loss_kind = named<Loss>("loss", loss, kLosses);
+  const bool classes = loss_kind == Loss::margin && problem.heads > 1;
+  check_operand("y", y, loss_kind == Loss::squared ? problem.outputs : problem.rows,
+                classes ? ScalarType::Long : compute, x0);
+
+  const Engine engine(x0);
+  const Tensor labels = dense(y, y.scalar_type());
+  const auto first = dense(start, compute), radii = dense(radius_rows, compute), rates = dense(step_rows, compute);
+  const Tensor x = allocate(points, compute, x0);
+  const Tensor logits = allocate(problem.outputs, compute, x0);
+  const Tensor margin = allocate(problem.rows, compute, x0);
+  const Tensor path = allocate(trajectory ? joined({steps + 1}, points) : Shape{0}, compute, x0);
+
+  with_storage(problem.storage, [&](auto storage) {
+    using T = decltype(storage);
+    using A = Compute<T>;
+    const auto in = operands<T>(problem, x0, arguments);
+    const Threat<A> threat{named<Norm>("norm", norm, kNorms),
+                           loss_kind,
+                           named<Direction>("direction", direction, kDirections),
+                           named<Floor>("floor_rule", floor_rule, kFloors),
+                           static_cast<A>(floor),
+                           static_cast<A>(loss_scale),
+                           worst ? Keep::worst : Keep::last,
+                           {data<A>(radii), static_cast<A>(radius)},
+                           {data<A>(rates), static_cast<A>(step)},
+                           steps,
+                           static_cast<A>(box_lo),
+                           static_cast<A>(box_hi)};
+    const Attack<A> attack{threat, classes ? nullptr : data<A>(labels), classes ? data<std::int64_t>(labels) : nullptr,
+                           data<A>(first)};
+    engine.pgd(in.network, in.samples, attack,
+               AttackResult<A>{mutable_data<A>(x), mutable_data<A>(logits), mutable_data<A>(margin),
+                               trajectory ? mutable_data<A>(path) : nullptr});
+  });
+  return {x, logits, margin, path};
+}
+
+BK_REGISTER("pgd", pgd)
+
+}  // namespace bk::ops

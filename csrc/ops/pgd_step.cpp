@@ -1,0 +1,123 @@
+// One projected step for any model's gradient: l2_pgd_step, linf_pgd_step, and both in place.
+#include <torch/csrc/stable/library.h>
+
+#include "../model/threat.h"
+#include "engine.h"
+
+namespace bk::ops {
+
+namespace {
+
+struct StepArguments {
+  const Tensor& x;
+  const Tensor& origin;
+  const Tensor& grad;
+  const std::optional<Tensor>& step_rows;
+  const std::optional<Tensor>& radius_rows;
+  double step, radius;
+};
+
+void check_rows(const char* name, const std::optional<Tensor>& values, const Shape& rows, const Tensor& x) {
+  if (!values) return;
+  expect_shape(name, *values, rows);
+  expect_dtype(name, *values, compute_dtype(x.scalar_type()));
+  expect_device(name, *values, x);
+}
+
+void check(const StepArguments& in) {
+  const Shape shape = shape_of(in.x);
+  if (shape.empty()) reject("x", "got a number, expected shape (..., d)");
+  const ScalarType dtype = in.x.scalar_type();
+  if (dtype != ScalarType::Float && dtype != ScalarType::Double && dtype != ScalarType::BFloat16) {
+    reject("x", "got dtype " + text(dtype) + ", expected torch.float32, torch.float64 or torch.bfloat16");
+  }
+  const std::pair<const char*, const Tensor*> like_x[] = {{"origin", &in.origin}, {"grad", &in.grad}};
+  for (const auto& [name, tensor] : like_x) {
+    expect_shape(name, *tensor, shape);
+    expect_dtype(name, *tensor, dtype);
+    expect_device(name, *tensor, in.x);
+  }
+  const Shape rows(shape.begin(), shape.end() - 1);
+  check_rows("step", in.step_rows, rows, in.x);
+  check_rows("radius", in.radius_rows, rows, in.x);
+  if (!in.step_rows && !(in.step >= 0)) reject("step", "got " + std::to_string(in.step) + ", expected a number ≥ 0");
+  if (!in.radius_rows && !(in.radius >= 0)) {
+    reject("radius", "got " + std::to_string(in.radius) + ", expected a number ≥ 0");
+  }
+}
+
+// `out` is dense, of the dtype that x is computed in.
+template <class A, class Engine>
+void launch(const Engine& engine, Norm norm, const StepArguments& in, const Tensor& x, const Tensor& out) {
+  const ScalarType dtype = out.scalar_type();
+  const Tensor origin = dense(in.origin, dtype), grad = dense(in.grad, dtype);
+  const auto step_rows = dense(in.step_rows, dtype), radius_rows = dense(in.radius_rows, dtype);
+  const Shape shape = shape_of(in.x);
+  engine.pgd_step(norm, PgdStep<A>{data<A>(x),
+                                   data<A>(origin),
+                                   data<A>(grad),
+                                   mutable_data<A>(out),
+                                   count(Shape(shape.begin(), shape.end() - 1)),
+                                   shape.back(),
+                                   {data<A>(step_rows), static_cast<A>(in.step)},
+                                   {data<A>(radius_rows), static_cast<A>(in.radius)}});
+}
+
+template <class Engine>
+void run(Norm norm, const StepArguments& in, const Tensor& x, const Tensor& out) {
+  const Engine engine(x);
+  out.scalar_type() == ScalarType::Double ? launch<double>(engine, norm, in, x, out)
+                                          : launch<float>(engine, norm, in, x, out);
+}
+
+template <class Engine>
+Tensor step(Norm norm, const StepArguments& in) {
+  check(in);
+  const ScalarType dtype = in.x.scalar_type();
+  const Tensor x = dense(in.x, compute_dtype(dtype));
+  const Tensor out = allocate(shape_of(in.x), compute_dtype(dtype), in.x);
+  run<Engine>(norm, in, x, out);
+  return dense(out, dtype);
+}
+
+template <class Engine>
+void step_in_place(Norm norm, const StepArguments& in) {
+  check(in);
+  Tensor destination = in.x;
+  const Tensor x = dense(in.x, compute_dtype(in.x.scalar_type()));
+  run<Engine>(norm, in, x, x);
+  if (x.get() != destination.get()) torch::stable::copy_(destination, x);
+}
+
+}  // namespace
+
+template <class Engine>
+Tensor l2_pgd_step(const Tensor& x, const Tensor& origin, const Tensor& grad, const std::optional<Tensor>& step_rows,
+                   const std::optional<Tensor>& radius_rows, double step_size, double radius) {
+  return step<Engine>(Norm::l2, {x, origin, grad, step_rows, radius_rows, step_size, radius});
+}
+
+template <class Engine>
+Tensor linf_pgd_step(const Tensor& x, const Tensor& origin, const Tensor& grad, const std::optional<Tensor>& step_rows,
+                     const std::optional<Tensor>& radius_rows, double step_size, double radius) {
+  return step<Engine>(Norm::linf, {x, origin, grad, step_rows, radius_rows, step_size, radius});
+}
+
+template <class Engine>
+void l2_pgd_step_(const Tensor& x, const Tensor& origin, const Tensor& grad, const std::optional<Tensor>& step_rows,
+                  const std::optional<Tensor>& radius_rows, double step_size, double radius) {
+  step_in_place<Engine>(Norm::l2, {x, origin, grad, step_rows, radius_rows, step_size, radius});
+}
+
+template <class Engine>
+void linf_pgd_step_(const Tensor& x, const Tensor& origin, const Tensor& grad, const std::optional<Tensor>& step_rows,
+                    const std::optional<Tensor>& radius_rows, double step_size, double radius) {
+  step_in_place<Engine>(Norm::linf, {x, origin, grad, step_rows, radius_rows, step_size, radius});
+}
+
+BK_REGISTER("l2_pgd_step", l2_pgd_step)
+BK_REGISTER("linf_pgd_step", linf_pgd_step)
+BK_REGISTER("l2_pgd_step_", l2_pgd_step_)
+BK_REGISTER("linf_pgd_step_", linf_pgd_step_)
+
+}  // namespace bk::ops

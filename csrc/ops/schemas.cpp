@@ -1,0 +1,34 @@
+// Every op of the library, in one place. Shapes: README "Ops"; semantics: benign_kernels/reference.py.
+#include <torch/csrc/stable/library.h>
+
+// alpha and beta are the activation's parameters (csrc/model/activation.h); those it does not have are ignored.
+// A `…_rows` tensor holds one number per row and overrides the plain number beside it.
+STABLE_TORCH_LIBRARY(benign_kernels, m) {
+  m.def(
+      "two_layer(Tensor x, Tensor W, Tensor a, Tensor? bias, Tensor? head_bias, str activation, float alpha, "
+      "float beta, int patches) -> Tensor");
+  m.def(
+      "two_layer_value_and_grad(Tensor x, Tensor W, Tensor a, Tensor? bias, Tensor? head_bias, Tensor? cotangent, "
+      "str activation, float alpha, float beta, int patches) -> (Tensor, Tensor)");
+  m.def(
+      "two_layer_parameter_grad(Tensor x, Tensor W, Tensor a, Tensor? bias, Tensor cotangent, str activation, "
+      "float alpha, float beta, int patches) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "l2_pgd_step(Tensor x, Tensor origin, Tensor grad, Tensor? step_rows, Tensor? radius_rows, float step, "
+      "float radius) -> Tensor");
+  m.def(
+      "l2_pgd_step_(Tensor(a!) x, Tensor origin, Tensor grad, Tensor? step_rows, Tensor? radius_rows, float step, "
+      "float radius) -> ()");
+  m.def(
+      "linf_pgd_step(Tensor x, Tensor origin, Tensor grad, Tensor? step_rows, Tensor? radius_rows, float step, "
+      "float radius) -> Tensor");
+  m.def(
+      "linf_pgd_step_(Tensor(a!) x, Tensor origin, Tensor grad, Tensor? step_rows, Tensor? radius_rows, float step, "
+      "float radius) -> ()");
+  m.def(
+      "pgd(Tensor x0, Tensor y, Tensor W, Tensor a, Tensor? bias, Tensor? head_bias, Tensor? start, "
+      "Tensor? radius_rows, Tensor? step_rows, float radius, float step, int steps, str norm, str loss, "
+      "str direction, str floor_rule, float floor, float loss_scale, bool worst, float box_lo, float box_hi, "
+      "bool trajectory, str activation, float alpha, float beta, int patches) "
+      "-> (Tensor x, Tensor logits, Tensor margin, Tensor trajectory)");
+}
