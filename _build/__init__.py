@@ -1,0 +1,1 @@
+"""How benign_kernels is built: the sources, the tools, the ninja file, and the PEP 517 backend."""
