@@ -12,7 +12,7 @@ from setuptools.command.build_ext import build_ext
 
 from .cuda import CudaError
 from .native import LIBRARY, BuildError, build
-from .torch_location import TorchNotFound
+from .torch_location import TorchError
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "benign_kernels"
@@ -26,7 +26,7 @@ class BuildNative(build_ext):
         # Errors of the environment are sentences for the user; a traceback would bury them.
         try:
             built = build(ROOT, ROOT / "build" / "native", module=True)
-        except (BuildError, CudaError, TorchNotFound) as error:
+        except (BuildError, CudaError, TorchError) as error:
             sys.exit(f"benign_kernels: {error}")
         folder = ROOT / PACKAGE if self.inplace else Path(self.build_lib) / PACKAGE
         folder.mkdir(parents=True, exist_ok=True)

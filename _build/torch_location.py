@@ -14,22 +14,26 @@ from pathlib import Path
 MINIMUM = (2, 11)
 
 
-class TorchNotFound(RuntimeError):
-    pass
+class TorchError(RuntimeError):
+    """There is a torch, or the user named one, and it does not serve."""
+
+
+class TorchNotFound(TorchError):
+    """There is no torch."""
 
 
 def find_torch() -> Path:
     """The folder of the torch package that the user has.
 
     Under pip's build isolation the import path is pip's own, but sysconfig still describes the environment that pip
-    installs into. A torch that is too old for the library is refused by name.
+    installs into.
     """
     override = os.environ.get("BENIGN_KERNELS_TORCH")
     if override:
         for folder in (Path(override), Path(override) / "torch"):
             if _is_torch(folder):
                 return _checked(folder)
-        raise TorchNotFound(
+        raise TorchError(
             f"BENIGN_KERNELS_TORCH: got {override!r}, expected the folder of an installed torch package, "
             "such as .../site-packages/torch"
         )
@@ -44,7 +48,7 @@ def torch_version(folder: Path) -> str:
     text = (folder / "version.py").read_text(encoding="utf-8")
     match = re.search(r"^__version__\s*=\s*['\"]([^'\"]+)", text, re.MULTILINE)
     if match is None:
-        raise TorchNotFound(f"{folder / 'version.py'} names no version")
+        raise TorchError(f"{folder / 'version.py'} names no version")
     return match.group(1)
 
 
@@ -76,5 +80,5 @@ def _is_torch(folder: Path) -> bool:
 def _checked(folder: Path) -> Path:
     version = torch_version(folder)
     if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM:
-        raise TorchNotFound(f"benign_kernels needs torch >= 2.11, and {folder} is torch {version}")
+        raise TorchError(f"benign_kernels needs torch >= 2.11, and {folder} is torch {version}")
     return folder
