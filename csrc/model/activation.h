@@ -1,7 +1,8 @@
-// Activations: value and first derivative; at a kink torch's convention. To add one: a struct, and its row in the table below.
+// Activations: value and first derivative; at a kink torch's convention. To add one: a struct, and its row in the table
+// below.
 //
-// T is float, double, or a SIMD vector of either. The functions used here (select, exp, log1p, tanh, erf, pow) are found
-// for scalars below and for vectors by argument-dependent lookup (csrc/cpu/vector_math.h).
+// T is float, double, or a SIMD vector of either. The functions used here (select, exp, log1p, tanh, erf, pow) are
+// found for scalars below and for vectors by argument-dependent lookup (csrc/cpu/vector_math.h).
 #pragma once
 
 #include <cmath>
@@ -36,10 +37,7 @@ struct Activation {
 
 // ---- scalar functions; vectors bring their own overloads ------------------------------------------------------------
 
-template <class T>
-BK_HD T select(bool condition, T yes, T no) {
-  return condition ? yes : no;
-}
+template <class T> BK_HD T select(bool condition, T yes, T no) { return condition ? yes : no; }
 
 BK_HD float exp(float h) { return ::expf(h); }
 BK_HD double exp(double h) { return ::exp(h); }
@@ -52,23 +50,11 @@ BK_HD double erf(double h) { return ::erf(h); }
 BK_HD float pow(float h, double q) { return ::powf(h, static_cast<float>(q)); }
 BK_HD double pow(double h, double q) { return ::pow(h, q); }
 
-template <class T>
-BK_HD T magnitude(T h) {
-  return select(h < T(0), -h, h);
-}
+template <class T> BK_HD T magnitude(T h) { return select(h < T(0), -h, h); }
 // Comparisons are written so that a NaN falls through to the branch that returns it.
-template <class T>
-BK_HD T positive_part(T h) {
-  return select(h <= T(0), T(0), h);
-}
-template <class T>
-BK_HD T logistic(T h) {
-  return T(1) / (T(1) + exp(-h));
-}
-template <class T>
-BK_HD T log_one_plus_exp(T h) {
-  return positive_part(h) + log1p(exp(-magnitude(h)));
-}
+template <class T> BK_HD T positive_part(T h) { return select(h <= T(0), T(0), h); }
+template <class T> BK_HD T logistic(T h) { return T(1) / (T(1) + exp(-h)); }
+template <class T> BK_HD T log_one_plus_exp(T h) { return positive_part(h) + log1p(exp(-magnitude(h))); }
 
 // ---- the activations ------------------------------------------------------------------------------------------------
 
@@ -151,9 +137,7 @@ struct Erf {  // torch: erf
 struct GELU {  // h Φ(h); torch: gelu
   template <class T> BK_HD static T cdf(T h) { return T(0.5) * (T(1) + erf(h * T(0.70710678118654752440))); }
   template <class T> BK_HD T value(T h) const { return h * cdf(h); }
-  template <class T> BK_HD T first(T h) const {
-    return cdf(h) + h * T(0.39894228040143267794) * exp(T(-0.5) * h * h);
-  }
+  template <class T> BK_HD T first(T h) const { return cdf(h) + h * T(0.39894228040143267794) * exp(T(-0.5) * h * h); }
 };
 
 struct SiLU {  // h σ(h); torch: silu
@@ -172,8 +156,7 @@ struct Sigmoid {  // torch: sigmoid
 // ---- the table: one row per activation ------------------------------------------------------------------------------
 
 // Calls visit(φ) with the struct of `activation`.
-template <class Visit>
-BK_HD auto visit_activation(const Activation& activation, Visit&& visit) {
+template <class Visit> BK_HD auto visit_activation(const Activation& activation, Visit&& visit) {
   switch (activation.kind) {
     case ActivationKind::identity: return visit(Identity{});
     case ActivationKind::relu: return visit(ReLU{});
@@ -194,8 +177,10 @@ BK_HD auto visit_activation(const Activation& activation, Visit&& visit) {
 
 // Names as in Python, in the order of ActivationKind.
 inline constexpr const char* kActivationNames[] = {
-    "identity",      "relu",     "leaky_relu", "smooth_leaky_relu", "relu_power", "odd_power",
-    "smoothed_relu", "softplus", "tanh",       "erf",               "gelu",       "silu",      "sigmoid",
+    "identity",   "relu",      "leaky_relu",    "smooth_leaky_relu",
+    "relu_power", "odd_power", "smoothed_relu", "softplus",
+    "tanh",       "erf",       "gelu",          "silu",
+    "sigmoid",
 };
 
 // All activations behind one run-time switch, so that kernels are compiled four times and not thirteen.
@@ -211,8 +196,7 @@ struct AnyActivation {
 };
 
 // Calls visit(φ) with the compile-time struct of the piecewise-linear activations, with AnyActivation for the others.
-template <class Visit>
-BK_HD auto specialise_activation(const Activation& activation, Visit&& visit) {
+template <class Visit> BK_HD auto specialise_activation(const Activation& activation, Visit&& visit) {
   switch (activation.kind) {
     case ActivationKind::identity: return visit(Identity{});
     case ActivationKind::relu: return visit(ReLU{});

@@ -12,18 +12,15 @@ struct BFloat16 {
   std::uint16_t bits;
 };
 
-template <class T>
-struct ComputeType {
+template <class T> struct ComputeType {
   using type = T;
 };
-template <>
-struct ComputeType<BFloat16> {
+template <> struct ComputeType<BFloat16> {
   using type = float;
 };
 
 // float for float and bfloat16 storage, double for double.
-template <class T>
-using Compute = typename ComputeType<T>::type;
+template <class T> using Compute = typename ComputeType<T>::type;
 
 BK_HD float widen(float value) { return value; }
 BK_HD double widen(double value) { return value; }

@@ -25,39 +25,35 @@ enum class Floor : std::int32_t { added, clipped, squared };
 enum class Keep : std::int32_t { last, worst };
 
 // A number for all rows, or one per row.
-template <class A>
-struct PerRow {
+template <class A> struct PerRow {
   const A* values;  // null: `value` for all
   A value;
   BK_HD A operator[](std::int64_t row) const { return values ? values[row] : value; }
 };
 
-template <class A>
-struct Threat {
+template <class A> struct Threat {
   Norm norm;
   Loss loss;
   Direction direction;
-  Floor floor_rule;   // with Direction::loss only
-  A floor;            // with Direction::loss only
-  A loss_scale;       // with Direction::loss only: 1/n for a mean over the batch, 1 for a sum
+  Floor floor_rule;  // with Direction::loss only
+  A floor;           // with Direction::loss only
+  A loss_scale;      // with Direction::loss only: 1/n for a mean over the batch, 1 for a sum
   Keep keep;
-  PerRow<A> radius;   // ε ≥ 0, may be infinite
-  PerRow<A> step;     // η ≥ 0
-  std::int64_t steps; // K ≥ 0
-  A box_lo, box_hi;   // x is clamped to [lo, hi] after the projection; −∞, +∞ for none
+  PerRow<A> radius;    // ε ≥ 0, may be infinite
+  PerRow<A> step;      // η ≥ 0
+  std::int64_t steps;  // K ≥ 0
+  A box_lo, box_hi;    // x is clamped to [lo, hi] after the projection; −∞, +∞ for none
 };
 
 // One attack on every row of every network. Rows are numbered network·n + sample.
-template <class A>
-struct Attack {
+template <class A> struct Attack {
   Threat<A> threat;
   const A* target;            // (rows, heads) targets for squared; (rows) labels ±1 for margin with one head; else null
   const std::int64_t* label;  // (rows) class indices for margin with several heads; else null
   const A* start;             // (rows, P·d) the first iterate, projected on the ball; null: start at x0
 };
 
-template <class A>
-struct AttackResult {
+template <class A> struct AttackResult {
   A* x;           // (rows, P·d)
   A* logits;      // (rows, heads)
   A* margin;      // (rows)
@@ -65,8 +61,7 @@ struct AttackResult {
 };
 
 // One projected ascent step on rows of any model: x' = Π_ball(x0)(x + step · direction(grad)).
-template <class A>
-struct PgdStep {
+template <class A> struct PgdStep {
   const A* x;
   const A* origin;
   const A* grad;

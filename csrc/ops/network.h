@@ -21,11 +21,11 @@ struct NetworkArguments {
 // What the shapes of the arguments say. Leading dimensions of W are independent networks; where it has none, all
 // leading dimensions of x are rows.
 struct Problem {
-  Shape batch;        // leading dimensions of W
-  Shape rows;         // shape of one number per row: batch + (n,), or the leading dimensions of x
-  Shape outputs;      // shape of f: rows, + (k,) where a has a head dimension
+  Shape batch;    // leading dimensions of W
+  Shape rows;     // shape of one number per row: batch + (n,), or the leading dimensions of x
+  Shape outputs;  // shape of f: rows, + (k,) where a has a head dimension
   std::int64_t networks, samples, neurons, dim, patches, heads;
-  bool shared;        // the same samples for all networks
+  bool shared;  // the same samples for all networks
   Activation activation;
   ScalarType storage, compute;
 };
@@ -34,16 +34,14 @@ struct Problem {
 Problem check_network(const char* x_name, const Tensor& x, const NetworkArguments& arguments);
 
 // The engines' view, and the tensors that keep it alive.
-template <class T>
-struct Operands {
+template <class T> struct Operands {
   Tensor x, W, a;
   std::optional<Tensor> bias, head_bias;
   Network<T> network;
   Samples<Compute<T>> samples;
 };
 
-template <class T>
-Operands<T> operands(const Problem& problem, const Tensor& x, const NetworkArguments& arguments) {
+template <class T> Operands<T> operands(const Problem& problem, const Tensor& x, const NetworkArguments& arguments) {
   using A = Compute<T>;
   Operands<T> out{dense(x, problem.compute),
                   dense(arguments.W, problem.storage),
@@ -52,11 +50,11 @@ Operands<T> operands(const Problem& problem, const Tensor& x, const NetworkArgum
                   dense(arguments.head_bias, problem.compute),
                   {},
                   {}};
-  out.network = Network<T>{data<T>(out.W),   data<A>(out.a),  data<A>(out.bias), data<A>(out.head_bias),
-                           problem.networks, problem.neurons, problem.dim,       problem.patches,
-                           problem.heads,    problem.activation};
-  out.samples = Samples<A>{data<A>(out.x), problem.samples,
-                           problem.shared ? 0 : problem.samples * problem.patches * problem.dim};
+  out.network =
+      Network<T>{data<T>(out.W),  data<A>(out.a), data<A>(out.bias), data<A>(out.head_bias), problem.networks,
+                 problem.neurons, problem.dim,    problem.patches,   problem.heads,          problem.activation};
+  out.samples =
+      Samples<A>{data<A>(out.x), problem.samples, problem.shared ? 0 : problem.samples * problem.patches * problem.dim};
   return out;
 }
 

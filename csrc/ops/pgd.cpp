@@ -2,7 +2,6 @@
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
-#include <cmath>
 #include <iterator>
 #include <tuple>
 
@@ -31,16 +30,16 @@ constexpr const char* kLosses[] = {"margin", "squared"};
 constexpr const char* kDirections[] = {"exact", "loss"};
 constexpr const char* kFloors[] = {"added", "clipped", "squared"};
 
-void check_operand(const char* name, const std::optional<Tensor>& tensor, const Shape& shape, ScalarType dtype,
-                   const Tensor& like) {
-  if (!tensor) return;
-  expect_shape(name, *tensor, shape);
-  expect_dtype(name, *tensor, dtype);
-  expect_device(name, *tensor, like);
-}
-
-void check_number(const char* name, double value, const std::optional<Tensor>& rows) {
-  if (!rows && !(value >= 0)) reject(name, "got " + std::to_string(value) + ", expected a number ≥ 0");
+// Labels ±1, class indices, or targets of any value.
+template <class A> void check_labels(const Tensor& y, Loss loss, std::int64_t heads) {
+  if (loss == Loss::squared) return;
+  if (heads == 1) {
+    expect_each<A>("y", y, "labels -1 or 1", [](A label) { return label == 1 || label == -1; });
+  } else {
+    const std::string expected = "class indices in [0, " + std::to_string(heads) + ")";
+    expect_each<std::int64_t>("y", y, expected.c_str(),
+                              [heads](std::int64_t label) { return label >= 0 && label < heads; });
+  }
 }
 
 }  // namespace
@@ -61,18 +60,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pgd(
   if (problem.heads < 1) reject("a", "got no heads, expected at least one");
   if (steps < 0) reject("steps", "got " + std::to_string(steps) + ", expected at least 0");
   if (!(box_lo <= box_hi)) {
-    reject("box", "got (" + std::to_string(box_lo) + ", " + std::to_string(box_hi) + "), expected lo ≤ hi");
+    reject("box", "got (" + text(box_lo) + ", " + text(box_hi) + "), expected lo ≤ hi");
   }
-  check_number("radius", radius, radius_rows);
-  check_number("step", step, step_rows);
-  check_operand("radius", radius_rows, problem.rows, compute, x0);
-  check_operand("step", step_rows, problem.rows, compute, x0);
-  check_operand("start", start, points, compute, x0);
+  expect("radius", radius_rows, problem.rows, compute, x0);
+  expect("step", step_rows, problem.rows, compute, x0);
+  expect("start", start, points, compute, x0);
 
   const auto loss_kind = named<Loss>("loss", loss, kLosses);
   const bool classes = loss_kind == Loss::margin && problem.heads > 1;
-  check_operand("y", y, loss_kind == Loss::squared ? problem.outputs : problem.rows,
-                classes ? ScalarType::Long : compute, x0);
+  expect("y", y, loss_kind == Loss::squared ? problem.outputs : problem.rows, classes ? ScalarType::Long : compute, x0);
 
   const Engine engine(x0);
   const Tensor labels = dense(y, y.scalar_type());
@@ -85,6 +81,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pgd(
   with_storage(problem.storage, [&](auto storage) {
     using T = decltype(storage);
     using A = Compute<T>;
+    expect_sizes<A>("radius", radii, radius);
+    expect_sizes<A>("step", rates, step);
+    check_labels<A>(labels, loss_kind, problem.heads);
     const auto in = operands<T>(problem, x0, arguments);
     const Threat<A> threat{named<Norm>("norm", norm, kNorms),
                            loss_kind,

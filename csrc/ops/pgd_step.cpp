@@ -17,13 +17,6 @@ struct StepArguments {
   double step, radius;
 };
 
-void check_rows(const char* name, const std::optional<Tensor>& values, const Shape& rows, const Tensor& x) {
-  if (!values) return;
-  expect_shape(name, *values, rows);
-  expect_dtype(name, *values, compute_dtype(x.scalar_type()));
-  expect_device(name, *values, x);
-}
-
 void check(const StepArguments& in) {
   const Shape shape = shape_of(in.x);
   if (shape.empty()) reject("x", "got a number, expected shape (..., d)");
@@ -33,17 +26,11 @@ void check(const StepArguments& in) {
   }
   const std::pair<const char*, const Tensor*> like_x[] = {{"origin", &in.origin}, {"grad", &in.grad}};
   for (const auto& [name, tensor] : like_x) {
-    expect_shape(name, *tensor, shape);
-    expect_dtype(name, *tensor, dtype);
-    expect_device(name, *tensor, in.x);
+    expect(name, *tensor, shape, dtype, in.x);
   }
   const Shape rows(shape.begin(), shape.end() - 1);
-  check_rows("step", in.step_rows, rows, in.x);
-  check_rows("radius", in.radius_rows, rows, in.x);
-  if (!in.step_rows && !(in.step >= 0)) reject("step", "got " + std::to_string(in.step) + ", expected a number ≥ 0");
-  if (!in.radius_rows && !(in.radius >= 0)) {
-    reject("radius", "got " + std::to_string(in.radius) + ", expected a number ≥ 0");
-  }
+  expect("step", in.step_rows, rows, compute_dtype(dtype), in.x);
+  expect("radius", in.radius_rows, rows, compute_dtype(dtype), in.x);
 }
 
 // `out` is dense, of the dtype that x is computed in.
@@ -52,6 +39,8 @@ void launch(const Engine& engine, Norm norm, const StepArguments& in, const Tens
   const ScalarType dtype = out.scalar_type();
   const Tensor origin = dense(in.origin, dtype), grad = dense(in.grad, dtype);
   const auto step_rows = dense(in.step_rows, dtype), radius_rows = dense(in.radius_rows, dtype);
+  expect_sizes<A>("step", step_rows, in.step);
+  expect_sizes<A>("radius", radius_rows, in.radius);
   const Shape shape = shape_of(in.x);
   engine.pgd_step(norm, PgdStep<A>{data<A>(x),
                                    data<A>(origin),
@@ -63,15 +52,13 @@ void launch(const Engine& engine, Norm norm, const StepArguments& in, const Tens
                                    {data<A>(radius_rows), static_cast<A>(in.radius)}});
 }
 
-template <class Engine>
-void run(Norm norm, const StepArguments& in, const Tensor& x, const Tensor& out) {
+template <class Engine> void run(Norm norm, const StepArguments& in, const Tensor& x, const Tensor& out) {
   const Engine engine(x);
   out.scalar_type() == ScalarType::Double ? launch<double>(engine, norm, in, x, out)
                                           : launch<float>(engine, norm, in, x, out);
 }
 
-template <class Engine>
-Tensor step(Norm norm, const StepArguments& in) {
+template <class Engine> Tensor step(Norm norm, const StepArguments& in) {
   check(in);
   const ScalarType dtype = in.x.scalar_type();
   const Tensor x = dense(in.x, compute_dtype(dtype));
@@ -80,8 +67,7 @@ Tensor step(Norm norm, const StepArguments& in) {
   return dense(out, dtype);
 }
 
-template <class Engine>
-void step_in_place(Norm norm, const StepArguments& in) {
+template <class Engine> void step_in_place(Norm norm, const StepArguments& in) {
   check(in);
   Tensor destination = in.x;
   const Tensor x = dense(in.x, compute_dtype(in.x.scalar_type()));

@@ -1,5 +1,6 @@
 #include "tensor.h"
 
+#include <sstream>
 #include <stdexcept>
 
 namespace bk::ops {
@@ -27,6 +28,12 @@ std::string text(ScalarType dtype) {
   }
 }
 
+std::string text(double number) {
+  std::ostringstream out;
+  out << number;
+  return out.str();
+}
+
 Shape shape_of(const Tensor& tensor) {
   const auto sizes = tensor.sizes();
   return Shape(sizes.begin(), sizes.end());
@@ -43,9 +50,7 @@ Shape joined(Shape shape, const Shape& tail) {
   return shape;
 }
 
-ScalarType compute_dtype(ScalarType storage) {
-  return storage == ScalarType::BFloat16 ? ScalarType::Float : storage;
-}
+ScalarType compute_dtype(ScalarType storage) { return storage == ScalarType::BFloat16 ? ScalarType::Float : storage; }
 
 void expect_shape(const char* argument, const Tensor& tensor, const Shape& expected) {
   const Shape shape = shape_of(tensor);
@@ -61,6 +66,14 @@ void expect_device(const char* argument, const Tensor& tensor, const Tensor& lik
   if (tensor.is_cuda() != like.is_cuda() || tensor.get_device_index() != like.get_device_index()) {
     reject(argument, "is on another device than the first argument; all tensors must be on one device");
   }
+}
+
+void expect(const char* argument, const std::optional<Tensor>& tensor, const Shape& shape, ScalarType dtype,
+            const Tensor& like) {
+  if (!tensor) return;
+  expect_shape(argument, *tensor, shape);
+  expect_dtype(argument, *tensor, dtype);
+  expect_device(argument, *tensor, like);
 }
 
 Tensor dense(const Tensor& tensor, ScalarType dtype) {
@@ -80,8 +93,8 @@ Tensor allocate(const Shape& shape, ScalarType dtype, const Tensor& like) {
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   AtenTensorHandle handle;
   const auto dtype_code = torch::stable::detail::to<std::int32_t>(torch::stable::detail::from(dtype));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<std::int64_t>(shape.size()), shape.data(),
-                                                  strides.data(), dtype_code, device_type, device_index, &handle));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<std::int64_t>(shape.size()), shape.data(), strides.data(),
+                                                  dtype_code, device_type, device_index, &handle));
   return Tensor(handle);
 }
 

@@ -22,6 +22,7 @@ using Shape = std::vector<std::int64_t>;
 [[noreturn]] void reject(const char* argument, const std::string& problem);
 std::string text(const Shape& shape);
 std::string text(ScalarType dtype);
+std::string text(double number);
 
 Shape shape_of(const Tensor& tensor);
 std::int64_t count(const Shape& shape);
@@ -33,6 +34,9 @@ ScalarType compute_dtype(ScalarType storage);
 void expect_shape(const char* argument, const Tensor& tensor, const Shape& expected);
 void expect_dtype(const char* argument, const Tensor& tensor, ScalarType expected);
 void expect_device(const char* argument, const Tensor& tensor, const Tensor& like);
+// All three, where the argument is given.
+void expect(const char* argument, const std::optional<Tensor>& tensor, const Shape& shape, ScalarType dtype,
+            const Tensor& like);
 
 // The tensor itself where it is contiguous and of that dtype already, else a converted copy.
 Tensor dense(const Tensor& tensor, ScalarType dtype);
@@ -41,22 +45,30 @@ std::optional<Tensor> dense(const std::optional<Tensor>& tensor, ScalarType dtyp
 // Uninitialised, on the device of `like`.
 Tensor allocate(const Shape& shape, ScalarType dtype, const Tensor& like);
 
-template <class T>
-const T* data(const Tensor& tensor) {
-  return static_cast<const T*>(tensor.const_data_ptr());
+template <class T> const T* data(const Tensor& tensor) { return static_cast<const T*>(tensor.const_data_ptr()); }
+template <class T> const T* data(const std::optional<Tensor>& tensor) { return tensor ? data<T>(*tensor) : nullptr; }
+template <class T> T* mutable_data(const Tensor& tensor) { return static_cast<T*>(tensor.mutable_data_ptr()); }
+
+// On the CPU, where values can be looked at, refuses the first one that is not valid. Elsewhere an invalid value makes
+// its row NaN. `tensor` is dense.
+template <class A, class Valid>
+void expect_each(const char* argument, const Tensor& tensor, const char* expected, Valid valid) {
+  if (!tensor.is_cpu()) return;
+  const A* values = data<A>(tensor);
+  for (std::int64_t i = 0, size = tensor.numel(); i < size; ++i) {
+    if (!valid(values[i])) reject(argument, "got " + text(values[i]) + ", expected " + expected);
+  }
 }
-template <class T>
-const T* data(const std::optional<Tensor>& tensor) {
-  return tensor ? data<T>(*tensor) : nullptr;
-}
-template <class T>
-T* mutable_data(const Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
+
+// A radius or a step size: one number per row. `rows` is dense where given.
+template <class A> void expect_sizes(const char* argument, const std::optional<Tensor>& rows, double number) {
+  constexpr const char* kExpected = "a number ≥ 0";
+  if (rows) expect_each<A>(argument, *rows, kExpected, [](A value) { return value >= 0; });
+  else if (!(number >= 0)) reject(argument, "got " + text(number) + ", expected " + kExpected);
 }
 
 // Calls visit(T{}) with the storage type of a network.
-template <class Visit>
-auto with_storage(ScalarType dtype, Visit&& visit) {
+template <class Visit> auto with_storage(ScalarType dtype, Visit&& visit) {
   switch (dtype) {
     case ScalarType::Double: return visit(double{});
     case ScalarType::BFloat16: return visit(BFloat16{});

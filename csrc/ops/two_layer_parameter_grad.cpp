@@ -15,9 +15,7 @@ std::tuple<Tensor, Tensor, Tensor> two_layer_parameter_grad(const Tensor& x, con
   const NetworkArguments arguments{W, a, bias, std::nullopt, activation, alpha, beta, patches};
   const Problem problem = check_network("x", x, arguments);
   expect_dtype("x", x, problem.storage);
-  expect_shape("cotangent", cotangent, problem.outputs);
-  expect_dtype("cotangent", cotangent, problem.storage);
-  expect_device("cotangent", cotangent, x);
+  expect("cotangent", cotangent, problem.outputs, problem.storage, x);
 
   const Engine engine(x);
   const Tensor r = dense(cotangent, problem.compute);

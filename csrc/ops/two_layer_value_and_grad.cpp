@@ -17,11 +17,7 @@ std::tuple<Tensor, Tensor> two_layer_value_and_grad(const Tensor& x, const Tenso
   const NetworkArguments arguments{W, a, bias, head_bias, activation, alpha, beta, patches};
   const Problem problem = check_network("x", x, arguments);
   expect_dtype("x", x, problem.storage);
-  if (cotangent) {
-    expect_shape("cotangent", *cotangent, problem.outputs);
-    expect_dtype("cotangent", *cotangent, problem.storage);
-    expect_device("cotangent", *cotangent, x);
-  }
+  expect("cotangent", cotangent, problem.outputs, problem.storage, x);
 
   const Engine engine(x);
   const std::optional<Tensor> r = dense(cotangent, problem.compute);

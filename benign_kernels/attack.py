@@ -1,0 +1,326 @@
+"""ℓ2 and ℓ∞ PGD on two-layer networks: the whole attack in one op call."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._library import ops
+from .activation import Activation, resolve
+
+if TYPE_CHECKING:
+    from .plan import Plan
+
+ALGORITHMS = ("auto", "dense")
+
+
+class DirectionRule(NamedTuple):
+    """How a step's direction is taken from the network: what the C++ ``Threat`` holds."""
+
+    direction: str  # "exact", or "loss" for the loss's own gradient
+    floor_rule: str = "added"  # how the loss's gradient norm is kept off zero: "added", "clipped", "squared"
+    floor: float = 0.0
+    mean: bool = False  # the loss is a mean over the samples, not a sum
+
+
+#: ``exact`` never sees the size of the loss's derivative, so that saturation cannot hide an attack.
+#: The others are the gradients of the logistic or cross-entropy loss with that library's floor.
+DIRECTIONS = {
+    "exact": DirectionRule("exact"),
+    "torchattacks": DirectionRule("loss", "added", 1e-10, mean=True),
+    "foolbox": DirectionRule("loss", "clipped", 1e-12),
+    "cleverhans": DirectionRule("loss", "squared", 1e-12, mean=True),
+}
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What an attack found, one row per sample.
+
+    ``x``: (..., n, P·d) the attacked points.  ``logits``: (..., n) or (..., n, k) the network there.
+    ``margin``: (..., n), y·f, or f_y minus the largest other logit, or −‖f − y‖² for ``loss="squared"``.
+    ``trajectory``: (K+1, ..., n, P·d) every iterate, when asked for; with restarts, (restarts, K+1, ...).
+    """
+
+    x: Tensor
+    logits: Tensor
+    margin: Tensor
+    trajectory: Tensor | None
+    loss: str
+    problem: dict[str, Any]
+
+    @property
+    def success(self) -> Tensor | None:
+        """(..., n): not (margin > 0), so that a NaN never looks robust.  None for regression."""
+        return None if self.loss == "squared" else ~(self.margin > 0)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The algorithm the attack ran, with its estimated cost and the reason."""
+        from .plan import plan
+
+        return plan(**self.problem)
+
+
+def l2_pgd(
+    x0: Tensor,
+    y: Tensor,
+    W: Tensor,
+    a: Tensor,
+    *,
+    bias: Tensor | None = None,
+    head_bias: Tensor | None = None,
+    activation: str | Activation = "relu",
+    patches: int = 1,
+    radius: float | Tensor,
+    step: float | Tensor | None = None,
+    steps: int = 20,
+    loss: str = "margin",
+    direction: str = "exact",
+    box: tuple[float, float] | None = None,
+    start: Tensor | None = None,
+    restarts: int = 1,
+    generator: torch.Generator | None = None,
+    keep: str = "last",
+    trajectory: bool = False,
+    algorithm: str = "auto",
+) -> AttackResult:
+    r"""Projected gradient descent on the margin, in the ℓ2 ball around each sample.
+
+    .. math:: x_{k+1} = \Pi_{B(x_0, \epsilon)}\Bigl(x_k + \eta\, \frac{g_k}{\lVert g_k\rVert}\Bigr), \qquad
+              g_k = -y\, \nabla f(x_k)
+
+    Args:
+        x0: (..., n, P·d) samples.  With batched networks, (*S, n, P·d), or (n, P·d) shared by all.
+        y: (..., n) labels ±1 for one head; class indices for k heads; targets shaped like f for ``loss="squared"``.
+        W: (*S, m, d) first layers of independent networks S (usually none: (m, d)).
+        a: (*S, m) one head, or (*S, k, m).
+        bias, head_bias: (*S, m); (*S,) or (*S, k).
+        activation: a name or an object of :mod:`benign_kernels.activation`.
+        patches: P; a sample is P patches of length d, f sums over them.
+        radius: ε ≥ 0, a number or one per sample; ``inf`` for no projection.
+        step: η ≥ 0, a number or one per sample; 2.5·ε/steps by default.
+        steps: K ≥ 0.
+        loss: ``"margin"``, any monotone loss of the margin (for k heads the scale-free cross-entropy), or ``"squared"``.
+        direction: ``"exact"``, free of the loss's saturation; or the loss gradient as ``"torchattacks"``, ``"foolbox"``
+            or ``"cleverhans"`` takes it.
+        box: (lo, hi) that x is clamped to after each projection.
+        start: shaped like x0, where the first restart begins (projected on the ball); x0 by default.
+        restarts: how often to begin; the first at ``start``, the others uniformly in the ball, drawn from ``generator``.
+        keep: ``"last"``, the final iterate, or ``"worst"``, the iterate of least margin among x_0 … x_K; over
+            restarts, the one of least margin either way.
+        trajectory: whether to return every iterate.
+        algorithm: ``"auto"``, or one by name.
+
+    The result is computed in W's precision (float32 for bfloat16), without autograd.  A sample that is not finite, or
+    becomes so, is NaN in the result and touches no other.
+
+    >>> W, a = torch.randn(256, 10), torch.ones(256) / 16
+    >>> x, y = torch.randn(100, 10), torch.ones(100)
+    >>> bk.l2_pgd(x, y, W, a, radius=0.5).margin.shape
+    torch.Size([100])
+    """
+    network = _Network(W, a, bias, head_bias, activation, patches)
+    budget = _Budget("l2", radius, step, steps, loss, direction, box, start, restarts, generator, keep, trajectory)
+    return _pgd(x0, y, network, budget, algorithm)
+
+
+def linf_pgd(
+    x0: Tensor,
+    y: Tensor,
+    W: Tensor,
+    a: Tensor,
+    *,
+    bias: Tensor | None = None,
+    head_bias: Tensor | None = None,
+    activation: str | Activation = "relu",
+    patches: int = 1,
+    radius: float | Tensor,
+    step: float | Tensor | None = None,
+    steps: int = 20,
+    loss: str = "margin",
+    direction: str = "exact",
+    box: tuple[float, float] | None = None,
+    start: Tensor | None = None,
+    restarts: int = 1,
+    generator: torch.Generator | None = None,
+    keep: str = "last",
+    trajectory: bool = False,
+    algorithm: str = "auto",
+) -> AttackResult:
+    r"""Projected sign-gradient descent on the margin, in the ℓ∞ ball; arguments and result as :func:`l2_pgd`.
+
+    .. math:: x_{k+1} = \Pi_{\lVert x - x_0\rVert_\infty \le \epsilon}\bigl(x_k + \eta\, \mathrm{sign}(g_k)\bigr)
+
+    >>> W, a = torch.randn(256, 10), torch.ones(256) / 16
+    >>> x, y = torch.randn(100, 10), torch.ones(100)
+    >>> bool(((bk.linf_pgd(x, y, W, a, radius=0.1).x - x).abs() <= 0.1 + 1e-6).all())
+    True
+    """
+    network = _Network(W, a, bias, head_bias, activation, patches)
+    budget = _Budget("linf", radius, step, steps, loss, direction, box, start, restarts, generator, keep, trajectory)
+    return _pgd(x0, y, network, budget, algorithm)
+
+
+class _Network(NamedTuple):
+    W: Any
+    a: Any
+    bias: Any
+    head_bias: Any
+    activation: str | Activation
+    patches: int
+
+
+class _Budget(NamedTuple):
+    norm: str
+    radius: Any
+    step: Any
+    steps: int
+    loss: str
+    direction: str
+    box: tuple[float, float] | None
+    start: Any
+    restarts: int
+    generator: torch.Generator | None
+    keep: str
+    trajectory: bool
+
+
+@torch.no_grad()
+def _pgd(x0: Any, y: Any, network: _Network, budget: _Budget, algorithm: str) -> AttackResult:
+    _check(budget, algorithm)
+    phi = resolve(network.activation)
+    W = _tensor("W", network.W)
+    a, bias, head_bias = (
+        None if tensor is None else _tensor(name, tensor)
+        for name, tensor in (("a", network.a), ("bias", network.bias), ("head_bias", network.head_bias))
+    )
+    dtype = torch.float32 if W.dtype == torch.bfloat16 else W.dtype
+    x0 = _tensor("x0", x0)
+    x0 = x0.to(dtype) if x0.dtype == torch.bfloat16 else x0
+
+    networks = W.shape[:-2]
+    rows = x0.shape[:-1] if not networks else (*networks, *x0.shape[-2:-1])
+    points = (*rows, *x0.shape[-1:])
+    like = {"dtype": dtype, "device": x0.device}
+    y = _targets(y, rows, a.shape[-2] if a.dim() == W.dim() else None, budget.loss, like)
+    radius, radius_rows = _per_row("radius", budget.radius, rows, like)
+    step, step_rows = _per_row("step", _step_size(budget), rows, like)
+    start = None if budget.start is None else _tensor("start", budget.start).to(dtype)
+    rule = DIRECTIONS[budget.direction]
+    samples = max(1, math.prod(rows) // max(1, math.prod(networks)))
+    lo, hi = budget.box if budget.box is not None else (-math.inf, math.inf)
+
+    def attack_from(start: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return ops.pgd.default(
+            *(x0, y, W, a, bias, head_bias, start, radius_rows, step_rows, radius, step, budget.steps),
+            *(budget.norm, budget.loss, rule.direction, rule.floor_rule, rule.floor, 1 / samples if rule.mean else 1.0),
+            *(budget.keep == "worst", lo, hi, budget.trajectory, *phi.native, network.patches),
+        )
+
+    x, logits, margin, path = attack_from(start)
+    paths = [path]
+    for _ in range(budget.restarts - 1):
+        offset = _uniform_in_ball(
+            budget.norm, points, radius if radius_rows is None else radius_rows, budget.generator, like
+        )
+        found = attack_from((x0 + offset).clamp(lo, hi))
+        # A NaN wins: once a sample is not finite it stays so, as it does within one attack.
+        worse = (found[2] < margin) | found[2].isnan()
+        x = torch.where(worse.unsqueeze(-1), found[0], x)
+        logits = torch.where(worse if logits.dim() == worse.dim() else worse.unsqueeze(-1), found[1], logits)
+        margin = torch.where(worse, found[2], margin)
+        paths.append(found[3])
+
+    trajectory = None
+    if budget.trajectory:
+        trajectory = paths[0] if budget.restarts == 1 else torch.stack(paths)
+    shape = {"n": samples, "d": W.shape[-1], "m": W.shape[-2], "patches": network.patches, "steps": budget.steps}
+    problem = {**shape, "networks": math.prod(networks), "activation": phi, "dtype": W.dtype, "device": x0.device.type}
+    return AttackResult(x, logits, margin, trajectory, budget.loss, {**problem, "algorithm": algorithm})
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor or a NumPy array")
+    return value.detach()
+
+
+def _targets(y: Any, rows: tuple[int, ...], heads: int | None, loss: str, like: dict[str, Any]) -> Tensor:
+    y = _tensor("y", y)
+    if y.device != like["device"]:
+        raise ValueError(f"y: is on {y.device}, expected {like['device']}, where x0 is")
+    classes = loss == "margin" and heads is not None and heads > 1
+    shape = rows if loss == "margin" or heads is None else (*rows, heads)
+    try:
+        y = y.expand(shape)
+    except RuntimeError:
+        raise ValueError(f"y: got shape {tuple(y.shape)}, expected {tuple(shape)}") from None
+    if not classes:
+        return y.to(like["dtype"])
+    if y.is_floating_point():
+        raise TypeError(f"y: got {y.dtype}, expected class indices (int64) for a network of {heads} heads")
+    return y.long()
+
+
+def _per_row(name: str, value: Any, rows: tuple[int, ...], like: dict[str, Any]) -> tuple[float, Tensor | None]:
+    """The number, or 0 and one number per row."""
+    if isinstance(value, (int, float)):
+        return float(value), None
+    value = _tensor(name, value).to(like["dtype"])
+    try:
+        return 0.0, value.expand(rows)
+    except RuntimeError:
+        raise ValueError(
+            f"{name}: got shape {tuple(value.shape)}, expected a number or {tuple(rows)}, one per sample"
+        ) from None
+
+
+def _step_size(budget: _Budget) -> float | Tensor:
+    if budget.step is not None:
+        return budget.step
+    if budget.steps == 0:
+        return 0.0
+    if isinstance(budget.radius, (int, float)) and math.isinf(budget.radius):
+        raise ValueError("step: got None, expected a number when radius is infinite")
+    return budget.radius * (2.5 / budget.steps)
+
+
+def _uniform_in_ball(
+    norm: str, points: tuple[int, ...], radius: float | Tensor, generator: torch.Generator | None, like: dict[str, Any]
+) -> Tensor:
+    radius = radius.unsqueeze(-1) if isinstance(radius, Tensor) else radius
+    if norm == "linf":
+        return (2 * torch.rand(points, generator=generator, **like) - 1) * radius
+    direction = torch.nn.functional.normalize(torch.randn(points, generator=generator, **like), dim=-1)
+    volume = torch.rand((*points[:-1], 1), generator=generator, **like)
+    return direction * volume ** (1 / max(1, points[-1])) * radius
+
+
+def _check(budget: _Budget, algorithm: str) -> None:
+    _one_of("algorithm", algorithm, ALGORITHMS)
+    _one_of("loss", budget.loss, ("margin", "squared"))
+    _one_of("direction", budget.direction, tuple(DIRECTIONS))
+    _one_of("keep", budget.keep, ("last", "worst"))
+    for name, value, least in (("steps", budget.steps, 0), ("restarts", budget.restarts, 1)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise TypeError(f"{name}: got {type(value).__name__}, expected an integer")
+        if value < least:
+            raise ValueError(f"{name}: got {value}, expected at least {least}")
+    if budget.box is not None and not (isinstance(budget.box, (tuple, list)) and len(budget.box) == 2):
+        raise TypeError(f"box: got {budget.box!r}, expected (lo, hi)")
+    if budget.restarts > 1 and isinstance(budget.radius, (int, float)) and math.isinf(budget.radius):
+        raise ValueError("restarts: got more than one with an infinite radius, expected a finite radius to start in")
+
+
+def _one_of(name: str, value: object, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, accepted))}")
