@@ -1,0 +1,1 @@
+"""The commands of ``benign``, one module each; the table is in ``cli.py``."""

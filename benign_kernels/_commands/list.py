@@ -1,0 +1,46 @@
+"""List the ops, activations and algorithms there are."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", nargs="?", choices=list(_SECTIONS), help="only these (default: all)")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    for name, rows in _SECTIONS.items():
+        if arguments.what in (None, name):
+            print(name)
+            for label, text in rows():
+                print(f"  {label:28} {text}")
+    return 0
+
+
+def _ops() -> Iterator[tuple[str, str]]:
+    from .. import attack, ops
+
+    for module in (ops, attack):
+        for name in module.__all__:
+            function = getattr(module, name)
+            if callable(function) and not isinstance(function, type):
+                yield name, (function.__doc__ or "").strip().partition("\n")[0]
+
+
+def _activations() -> Iterator[tuple[str, str]]:
+    from ..activation import activations
+
+    for activation in activations():
+        yield activation.name, repr(activation)
+
+
+def _algorithms() -> Iterator[tuple[str, str]]:
+    from .. import _host
+
+    for name in _host.available_algorithms():
+        yield name, "the planner's choice" if name == "auto" else ""
+
+
+_SECTIONS = {"ops": _ops, "activations": _activations, "algorithms": _algorithms}
