@@ -34,6 +34,57 @@ struct CpuEngine {
   }
 };
 
+#ifdef BK_WITH_CUDA
+// Everything goes to torch's current stream on x's device; the workspace comes from torch's allocator, so that calls
+// can be captured in a graph.
+class CudaEngine {
+ public:
+  explicit CudaEngine(const Tensor& x);
+
+  template <class T>
+  void two_layer(const Network<T>& network, const Samples<Compute<T>>& samples, Compute<T>* f) const {
+    launch(cuda::two_layer_workspace<T>(network, samples),
+           [&](cuda::Launch run) { return cuda::two_layer<T>(network, samples, f, run); });
+  }
+  template <class T>
+  void two_layer_value_and_grad(const Network<T>& network, const Samples<Compute<T>>& samples,
+                                const Compute<T>* cotangent, Compute<T>* f, Compute<T>* gx) const {
+    launch(cuda::two_layer_value_and_grad_workspace<T>(network, samples), [&](cuda::Launch run) {
+      return cuda::two_layer_value_and_grad<T>(network, samples, cotangent, f, gx, run);
+    });
+  }
+  template <class T>
+  void two_layer_parameter_grad(const Network<T>& network, const Samples<Compute<T>>& samples,
+                                const Compute<T>* cotangent, Compute<T>* gw, Compute<T>* ga, Compute<T>* gb) const {
+    launch(cuda::two_layer_parameter_grad_workspace<T>(network, samples), [&](cuda::Launch run) {
+      return cuda::two_layer_parameter_grad<T>(network, samples, cotangent, gw, ga, gb, run);
+    });
+  }
+  template <class A> void pgd_step(Norm norm, const PgdStep<A>& step) const {
+    launch(0, [&](cuda::Launch run) {
+      return norm == Norm::l2 ? cuda::l2_pgd_step<A>(step, run) : cuda::linf_pgd_step<A>(step, run);
+    });
+  }
+  template <class T>
+  void pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
+           const AttackResult<Compute<T>>& result) const {
+    launch(cuda::pgd_workspace<T>(network, x0, attack),
+           [&](cuda::Launch run) { return cuda::pgd<T>(network, x0, attack, result, run); });
+  }
+
+ private:
+  template <class Call> void launch(std::size_t workspace_bytes, Call&& call) const {
+    const Tensor workspace = allocate({static_cast<std::int64_t>(workspace_bytes)}, ScalarType::Byte, like_);
+    check(call(cuda::Launch{stream_, workspace.mutable_data_ptr()}));
+  }
+  void check(int error) const;
+
+  const Tensor& like_;
+  torch::stable::accelerator::DeviceGuard guard_;
+  cudaStream_t stream_;
+};
+#endif
+
 }  // namespace bk::ops
 
 // Registers `function<Engine>` as the op `name` on every engine of this build.
