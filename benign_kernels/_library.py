@@ -6,17 +6,17 @@ from pathlib import Path
 
 import torch
 
-_PATH = Path(__file__).with_name("libbenign_kernels.so")
+PATH = Path(__file__).with_name("libbenign_kernels.so")
 
 
 def _load() -> None:
-    if not _PATH.exists():
-        raise ImportError(f"benign_kernels is not built: {_PATH.name} is missing; run `pip install .` in the project")
+    if not PATH.exists():
+        raise ImportError(f"benign_kernels is not built: {PATH.name} is missing; run `pip install .` in the project")
     try:
-        torch.ops.load_library(str(_PATH))
+        torch.ops.load_library(str(PATH))
     except OSError as error:
         raise ImportError(
-            f"{_PATH.name} does not load with torch {torch.__version__} (torch 2.11 or newer is needed): {error}"
+            f"{PATH.name} does not load with torch {torch.__version__} (torch 2.11 or newer is needed): {error}"
         ) from error
 
 

@@ -1,8 +1,8 @@
 """The command line ``benign``.
 
 A command is one module of ``benign_kernels/_commands`` and its row in the table below. The module has
-``add_arguments(parser)`` and ``main(arguments) -> exit status``, and its docstring is its help; it is imported only when
-the command is called.
+``add_arguments(parser)`` and ``main(arguments) -> exit status``, and its docstring is its help; it is imported only
+when the command is called.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def plan(
     device: str | torch.device = "cpu",
     algorithm: str = "auto",
 ) -> Plan:
-    """The algorithm for ``steps`` steps of l2 PGD on ``n`` samples of ``patches`` × ``d`` against ``networks`` networks.
+    """The algorithm for ``steps`` ℓ2 PGD steps on ``n`` samples of ``patches`` × ``d`` against ``networks`` networks.
 
     ``algorithm="auto"`` takes the cheapest that applies; a name forces it. Dense costs about ``4·n·P·m·d`` per step.
 

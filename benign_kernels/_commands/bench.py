@@ -1,4 +1,4 @@
-"""Time the ops against what they replace: cases × providers, checked before they are timed, as a table and JSON rows."""
+"""Time the ops against what they replace: cases × providers, checked, then timed; a table and JSON rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def main(arguments: argparse.Namespace) -> int:
 def _bench() -> ModuleType:
     """The folder bench/ of the repository: the benchmarks are not installed with the package."""
     if not (_ROOT / "bench" / "command.py").exists():
-        raise ImportError("'benign bench' runs in a checkout of the repository: use `make bench`, or `pip install -e .` there")
+        raise ImportError(
+            "'benign bench' runs in a checkout of the repository: use `make bench`, or `pip install -e .` there"
+        )
     if str(_ROOT) not in sys.path:
         sys.path.insert(0, str(_ROOT))
     return importlib.import_module("bench.command")

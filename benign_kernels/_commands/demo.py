@@ -1,4 +1,4 @@
-"""Train a plain and a robust two-layer network and attack both: robust accuracy against radius, a table and a picture."""
+"""Train a plain and a robust two-layer network and attack both: robust accuracy against radius, table and picture."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder of the picture (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the data and the initial weights (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/demo"), help="folder of the picture (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the data and the initial weights (default: %(default)s)"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -50,7 +50,9 @@ def _cuda_devices(architectures: tuple[str, ...]) -> dict[str, str]:
         properties = torch.cuda.get_device_properties(index)
         code = code_for((properties.major, properties.minor), architectures)
         memory = properties.total_memory / 2**30
-        devices[f"cuda:{index}"] = f"{properties.name}, {memory:.0f} GiB, sm_{properties.major}{properties.minor}: {code}"
+        devices[f"cuda:{index}"] = (
+            f"{properties.name}, {memory:.0f} GiB, sm_{properties.major}{properties.minor}: {code}"
+        )
     return devices
 
 
@@ -65,4 +67,8 @@ def code_for(capability: tuple[int, int], architectures: tuple[str, ...]) -> str
     if fitting:
         return f"runs {max(fitting)}"
     ptx = [name for name in architectures if name.startswith("compute_") and int(name[8:]) <= 10 * major + minor]
-    return f"compiles {max(ptx)} on first use" if ptx else f"not supported by this build ({' '.join(architectures) or 'CPU only'})"
+    return (
+        f"compiles {max(ptx)} on first use"
+        if ptx
+        else f"not supported by this build ({' '.join(architectures) or 'CPU only'})"
+    )
