@@ -4,7 +4,8 @@ pip builds in isolation, where only the build requirements can be imported. With
 would download a second torch, possibly not the user's. pip's isolation keeps the user's interpreter, so that sysconfig
 still knows where the user's torch is (torch_location.py); torch is a requirement only where there is none.
 
-Other front ends build in a temporary environment from which the user's cannot be found; there one sentence says what to do.
+Other front ends build in a temporary environment from which the user's cannot be found; there one sentence
+says what to do.
 """
 
 from __future__ import annotations

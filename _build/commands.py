@@ -20,7 +20,7 @@ EXTENSION = Extension(f"{PACKAGE}._host", sources=[])
 
 
 class BuildNative(build_ext):
-    """Builds libbenign_kernels.so and the module _host into the package, or into the source tree for --inplace and -e."""
+    """Builds the library and the module _host into the package, or into the source tree for --inplace and -e."""
 
     def run(self) -> None:
         # Errors of the environment are sentences for the user; a traceback would bury them.

@@ -107,7 +107,16 @@ def _compile_something(cuda: Cuda) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "probe.cu"
         source.write_text("#include <cmath>\n__global__ void probe() {}\n")
-        command = [cuda.nvcc, "-std=c++17", *host_compiler(), cuda.gencode[0], "-c", source, "-o", source.with_suffix(".o")]
+        command = [
+            cuda.nvcc,
+            "-std=c++17",
+            *host_compiler(),
+            cuda.gencode[0],
+            "-c",
+            source,
+            "-o",
+            source.with_suffix(".o"),
+        ]
         result = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     if result.returncode != 0:
         reason = next((line for line in (result.stderr + result.stdout).splitlines() if "error" in line), "it failed")
@@ -126,5 +135,7 @@ def host_compiler() -> list[str]:
 def _output(*command: str | Path) -> str:
     result = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     if result.returncode != 0:
-        raise CudaError(f"{' '.join(str(word) for word in command)} fails: {(result.stderr or result.stdout).strip()[:300]}")
+        raise CudaError(
+            f"{' '.join(str(word) for word in command)} fails: {(result.stderr or result.stdout).strip()[:300]}"
+        )
     return result.stdout + result.stderr

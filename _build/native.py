@@ -23,8 +23,9 @@ TORCH_TARGET = (2, 11)
 LIBRARY = "libbenign_kernels.so"
 X86_LEVELS = {"v4": "-march=x86-64-v4", "v3": "-march=x86-64-v3", "base": ""}
 
-_CXX = "-std=c++17 -O3 -fPIC -fvisibility=hidden -fvisibility-inlines-hidden -fno-math-errno -fno-trapping-math -Wall -Wextra"
-# Spills and local arrays are told by ptxas; BENIGN_KERNELS_WERROR=1 makes them (and the host compiler's warnings) errors.
+_CXX = "-std=c++17 -O3 -fPIC -fvisibility=hidden -fvisibility-inlines-hidden"
+_CXX += " -fno-math-errno -fno-trapping-math -Wall -Wextra"
+# ptxas tells of spills and local arrays; BENIGN_KERNELS_WERROR=1 makes that and the host compiler's warnings errors.
 _NVCC = "-std=c++17 -O3 --expt-relaxed-constexpr -Xcompiler=-fPIC,-fvisibility=hidden,-Wall"
 _NVCC += " -Xptxas=--warn-on-spills,--warn-on-local-memory-usage"
 
@@ -59,7 +60,7 @@ def find_tools(say: Callable[[str], None] = print) -> Tools:
 
 
 def build(root: Path, folder: Path, *, module: bool, say: Callable[[str], None] = print) -> dict[str, Path]:
-    """Builds in `folder`; returns the file name in the package -> the file built. Unchanged sources are not recompiled."""
+    """Builds what changed, in `folder`; returns the file name in the package -> the file built."""
     tools = find_tools(say)
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,40 +96,61 @@ def build_config(root: Path, tools: Tools) -> str:
 def ninja_text(root: Path, folder: Path, tools: Tools, *, module: bool) -> tuple[str, dict[str, Path]]:
     """The ninja file, and the file name in the package -> the file that ninja makes."""
     sources = read_sources(root)
-    werror = os.environ.get("BENIGN_KERNELS_WERROR") == "1"
-    cxx_flags = _CXX + (" -Werror" if werror else "")
-    nvcc_flags = _NVCC + (",--warning-as-error -Werror=all-warnings -Xcompiler=-Werror" if werror else "")
-    target = f"0x{TORCH_TARGET[0]:02x}{TORCH_TARGET[1]:02x}000000000000"
-    defines = ""
-    if tools.cuda and sources["cuda"]:
-        defines = f" -DBK_WITH_CUDA '-DBK_CUDA_ARCHITECTURES=\"{' '.join(tools.cuda.architectures)}\"'"
-
     writer = _Ninja(root, folder)
-    writer.rule("cxx", f"{tools.cxx} -MD -MF $out.d {cxx_flags} $flags -c $in -o $out", "C++ $name", depfile=True)
-    if tools.cuda:
-        nvcc = " ".join([shlex.quote(str(tools.cuda.nvcc)), *host_compiler(), "-MD -MF $out.d", nvcc_flags, *tools.cuda.gencode])
-        writer.rule("nvcc", f"{nvcc} $flags -c $in -o $out", "CUDA $name", depfile=True)
-    link = f"{tools.cxx} -shared -Wl,--as-needed -Wl,-z,defs -Wl,--exclude-libs,ALL -Wl,--gc-sections -s"
-    writer.rule("link", f"{link} -o $out $in $flags", "link $name")
+    _write_rules(writer, tools)
+    include = _flag("-I", root / "csrc")
 
-    shared = [writer.compile("cxx", source, f"-I{root / 'csrc'}") for source in sources["host"] if "/plan/" in source]
-    objects = [writer.compile("cxx", source, f"-I{root / 'csrc'}") for source in sources["host"] if "/plan/" not in source]
-    for source in sources["simd"]:
-        for level, flags in tools.levels.items():
-            objects.append(writer.compile("cxx", source, f"-I{root / 'csrc'} -DBK_SIMD_LEVEL={level} {flags}", suffix=level))
-    torch_flags = f"-I{root / 'csrc'} -isystem {shlex.quote(str(tools.torch / 'include'))} -DTORCH_TARGET_VERSION={target}{defines}"
-    objects += [writer.compile("cxx", source, torch_flags) for source in sources["torch"]]
-    libraries = f"-L{shlex.quote(str(tools.torch / 'lib'))} -ltorch_cpu"
-    if tools.cuda and sources["cuda"]:
-        objects += [writer.compile("nvcc", source, f"-I{root / 'csrc'}") for source in sources["cuda"]]
-        libraries += f" -L{shlex.quote(str(tools.cuda.library_folder))} -lcudart_static -ldl -lrt -lpthread"
+    shared = [writer.compile("cxx", source, include) for source in sources["host"]]
+    objects, libraries = _library_objects(writer, sources, tools, include)
     outputs = {LIBRARY: writer.link(LIBRARY, shared + objects, libraries)}
     if module and sources["module"]:
         name = "_host" + sysconfig.get_config_var("EXT_SUFFIX")
-        flags = " ".join(f"-isystem {shlex.quote(str(path))}" for path in (*_python_includes(tools), folder))
-        objects = [writer.compile("cxx", source, f"-I{root / 'csrc'} {flags}", suffix=sys.implementation.cache_tag) for source in sources["module"]]
-        outputs[name] = writer.link(name, shared + objects, "-Wl,-z,undefs")
+        flags = " ".join([include, *(_flag("-isystem ", path) for path in (*_python_includes(tools), folder))])
+        tag = sys.implementation.cache_tag
+        objects = [writer.compile("cxx", source, flags, suffix=tag) for source in sources["module"]]
+        plan = [
+            target for target, source in zip(shared, sources["host"], strict=True) if source.startswith("csrc/plan/")
+        ]
+        # Python's symbols come from the interpreter that loads the module.
+        outputs[name] = writer.link(name, plan + objects, "-Wl,-z,undefs")
     return writer.text(outputs), outputs
+
+
+def _write_rules(writer: _Ninja, tools: Tools) -> None:
+    werror = os.environ.get("BENIGN_KERNELS_WERROR") == "1"
+    cxx = f"{tools.cxx} -MD -MF $out.d {_CXX}{' -Werror' if werror else ''} $flags -c $in -o $out"
+    writer.rule("cxx", cxx, "C++ $name", depfile=True)
+    if tools.cuda:
+        strict = ",--warning-as-error -Werror=all-warnings -Xcompiler=-Werror" if werror else ""
+        words = [_escape(shlex.quote(str(tools.cuda.nvcc))), *host_compiler(), "-MD -MF $out.d", _NVCC + strict]
+        writer.rule(
+            "nvcc", " ".join([*words, *tools.cuda.gencode, "$flags -c $in -o $out"]), "CUDA $name", depfile=True
+        )
+    link = f"{tools.cxx} -shared -Wl,--as-needed -Wl,-z,defs -Wl,--exclude-libs,ALL -Wl,--gc-sections -s"
+    writer.rule("link", f"{link} -o $out $in $flags", "link $name")
+
+
+def _library_objects(
+    writer: _Ninja, sources: dict[str, list[str]], tools: Tools, include: str
+) -> tuple[list[Path], str]:
+    """All objects of the library but the host ones, and what it is linked with."""
+    target = f"0x{TORCH_TARGET[0]:02x}{TORCH_TARGET[1]:02x}000000000000"
+    flags = f"{include} {_flag('-isystem ', tools.torch / 'include')} -DTORCH_TARGET_VERSION={target}"
+    libraries = f"{_flag('-L', tools.torch / 'lib')} -ltorch_cpu"
+    objects = []
+    for source in sources["simd"]:
+        for level, march in tools.levels.items():
+            objects.append(writer.compile("cxx", source, f"{include} -DBK_SIMD_LEVEL={level} {march}", suffix=level))
+    if tools.cuda and sources["cuda"]:
+        flags += " -DBK_WITH_CUDA"
+        libraries += f" {_flag('-L', tools.cuda.library_folder)} -lcudart_static -ldl -lrt -lpthread"
+        objects += [writer.compile("nvcc", source, include) for source in sources["cuda"]]
+    objects += [writer.compile("cxx", source, flags) for source in sources["torch"]]
+    return objects, libraries
+
+
+def _flag(name: str, path: Path) -> str:
+    return name + shlex.quote(str(path))
 
 
 class _Ninja:
@@ -156,10 +178,10 @@ class _Ninja:
 
     def _edge(self, rule: str, target: Path, inputs: list[Path], flags: str, name: str) -> None:
         self.lines.append(f"build {_escape(target)}: {rule} {' '.join(_escape(path) for path in inputs)}")
-        self.lines += [f"  flags = {flags}", f"  name = {name}", ""]
+        self.lines += [f"  flags = {flags.replace('$', '$$')}", f"  name = {name}", ""]
 
 
-def _escape(path: Path) -> str:
+def _escape(path: Path | str) -> str:
     return re.sub(r"([$ :])", r"$\1", str(path))
 
 

@@ -24,6 +24,8 @@ def read_lines(root: Path) -> list[tuple[str, str, list[str]]]:
         if not words:
             continue
         if words[0] not in KINDS or len(words) == 1 or (len(words) > 2 and (words[2] != "but" or len(words) == 3)):
-            raise ValueError(f"csrc/sources.txt, line {number}: got {text!r}, expected '<how> <pattern> [but <file> ...]'")
+            raise ValueError(
+                f"csrc/sources.txt, line {number}: got {text!r}, expected '<how> <pattern> [but <file> ...]'"
+            )
         lines.append((words[0], words[1], words[3:]))
     return lines

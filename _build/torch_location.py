@@ -70,7 +70,9 @@ def _sees_system_packages() -> bool:
     config = Path(sys.prefix) / "pyvenv.cfg"
     if not config.exists():
         return True
-    return bool(re.search(r"^include-system-site-packages\s*=\s*true", config.read_text(), re.MULTILINE | re.IGNORECASE))
+    return bool(
+        re.search(r"^include-system-site-packages\s*=\s*true", config.read_text(), re.MULTILINE | re.IGNORECASE)
+    )
 
 
 def _is_torch(folder: Path) -> bool:

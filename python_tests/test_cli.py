@@ -102,7 +102,9 @@ def test_interrupt_exits_with_130(monkeypatch):
 
 
 def test_a_reader_that_leaves_early_is_no_error():
-    program = f"{sys.executable} -c 'import sys; from benign_kernels.cli import main; sys.exit(main([\"list\"]))' | true"
+    program = (
+        f"{sys.executable} -c 'import sys; from benign_kernels.cli import main; sys.exit(main([\"list\"]))' | true"
+    )
     result = subprocess.run(["bash", "-o", "pipefail", "-c", program], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0
     assert result.stderr == ""

@@ -13,7 +13,7 @@ struct BuildInfo {
   std::vector<std::string> architectures;  // of the CUDA code, "sm_80" or "compute_80" for PTX
   std::vector<std::string> simd_levels;    // of the CPU code, best first
   std::string compiler;
-  std::string revision;                    // git commit, "-dirty" with uncommitted changes, or "unknown"
+  std::string revision;  // git commit, "-dirty" with uncommitted changes, or "unknown"
 };
 
 BuildInfo build_info();

@@ -13,8 +13,8 @@ bk::plan::Plan make_plan(std::int64_t samples, std::int64_t dim, std::int64_t ne
                          std::int64_t heads, std::int64_t steps, std::int64_t networks, bool piecewise_linear,
                          std::int64_t item_size, bool cuda, const std::string& algorithm) {
   const auto device = cuda ? bk::plan::Device::cuda : bk::plan::Device::cpu;
-  return bk::plan::plan(
-      {samples, dim, neurons, patches, heads, steps, networks, piecewise_linear, item_size, device}, algorithm);
+  return bk::plan::plan({samples, dim, neurons, patches, heads, steps, networks, piecewise_linear, item_size, device},
+                        algorithm);
 }
 
 }  // namespace

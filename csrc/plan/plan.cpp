@@ -62,7 +62,9 @@ std::string engineering(double value, const char* unit) {
 
 std::string reason_of(const Problem& problem, const Algorithm& chosen, const Cost& cost, bool asked_for) {
   constexpr std::size_t kCount = sizeof kAlgorithms / sizeof *kAlgorithms;
-  const char* why = asked_for ? "as asked for" : kCount == 1 ? "the only algorithm available" : "the cheapest that applies";
+  const char* why = asked_for     ? "as asked for"
+                    : kCount == 1 ? "the only algorithm available"
+                                  : "the cheapest that applies";
   return std::string(chosen.name) + ", " + why + ": " + std::to_string(problem.steps) + " steps of " + chosen.work +
          " with n=" + std::to_string(problem.samples) + ", P=" + std::to_string(problem.patches) +
          ", m=" + std::to_string(problem.neurons) + ", d=" + std::to_string(problem.dim) + " on " +

@@ -35,8 +35,8 @@ struct Plan {
   std::string reason;  // one sentence with the numbers that decided
 };
 
-// The plan of `algorithm`, or of the cheapest one for "auto". Throws std::invalid_argument for any other name and for sizes that
-// no problem has.
+// The plan of `algorithm`, or of the cheapest one for "auto". Throws std::invalid_argument for any other name and for
+// sizes that no problem has.
 Plan plan(const Problem& problem, std::string_view algorithm);
 
 // The names that `plan` accepts, "auto" first.
