@@ -7,6 +7,6 @@ from setuptools import setup
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from _build.commands import EXTENSION, BuildNative  # noqa: E402
+from _build.commands import EXTENSION, BuildNative
 
 setup(ext_modules=[EXTENSION], cmdclass={"build_ext": BuildNative})
