@@ -50,6 +50,8 @@ class Tools:
 
 
 def find_tools(say: Callable[[str], None] = print) -> Tools:
+    if sys.platform != "linux":
+        raise BuildError(f"benign_kernels is built on Linux; got {sys.platform}")
     torch = find_torch()
     cxx = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
     if not cxx:

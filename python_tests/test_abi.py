@@ -60,8 +60,8 @@ def test_exports_nothing_but_its_own_c_functions():
 @pytest.mark.skipif(not OBJECTS.exists(), reason="needs the objects of an in-place build")
 @pytest.mark.parametrize("level", ["v3", "v4"])
 def test_no_code_is_shared_between_simd_levels(level):
-    """Whatever an object of a level defines weakly must be of that level's namespace: of a function that several objects
-    define the linker keeps one copy, and one compiled for AVX-512 would crash a machine without it."""
+    """Whatever an object of a level defines weakly must be of that level's namespace: the linker keeps one copy of what
+    several objects define, and a copy compiled for AVX-512 would crash a machine without it."""
     if level not in build_info().simd_levels:
         pytest.skip("not a level of this machine")
     shared = []

@@ -45,7 +45,5 @@ def test_unknown_level_is_named_and_changes_nothing(level):
 def test_environment_forces_the_level():
     program = "from benign_kernels._build_info import simd_level; print(simd_level())"
     environment = {**os.environ, "BENIGN_KERNELS_SIMD": "base"}
-    result = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip() == "base"
+    output = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True).stdout
+    assert output.decode().strip() == "base"

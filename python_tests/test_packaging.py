@@ -102,7 +102,7 @@ case "$1" in
   --version) echo "Cuda compilation tools, release {version}" ;;
   --list-gpu-arch) printf '{architectures}' ;;
   --dryrun) echo "#$ TOP={home}" >&2 ;;
-  *) {failure or "exit 0"} ;;
+  *) {"exit 0" if compiles else failure} ;;
 esac
 """
     )

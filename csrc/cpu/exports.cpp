@@ -1,4 +1,4 @@
-// The SIMD level for Python, which has no other way to the inside of a library without pybind11: tests force each level.
+// The SIMD level for Python, which has no other way into a library without pybind11: tests force each level.
 #include "engine.h"
 
 #define BK_EXPORT extern "C" __attribute__((visibility("default")))
