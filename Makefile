@@ -22,7 +22,7 @@ help:
 
 venv:
 	@scripts/setup_venv.sh '$(PYTHON)' '$(TORCH)' test,experiments
-	@$(BIN)/python setup.py -q build_ext --inplace
+	@$(BIN)/python -m _build
 
 demo: venv
 	$(BIN)/benign demo $(ARGS)
@@ -41,7 +41,7 @@ lint format: venv
 	@scripts/$@.sh $(BIN)
 
 build:
-	$(PYTHON) setup.py -q build_ext --inplace
+	$(PYTHON) -m _build
 
 gpu:
 	@scripts/gpu.sh '$(PYTHON)'

@@ -15,12 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cuda import Cuda, find_cuda, host_compiler
+from .cuda import Cuda, CudaError, find_cuda, host_compiler
 from .sources import read_sources
-from .torch_location import find_torch, torch_version
+from .torch_location import TorchError, find_torch, torch_version
 
 TORCH_TARGET = (2, 11)
+ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = "libbenign_kernels.so"
+MODULE = "_host" + sysconfig.get_config_var("EXT_SUFFIX")
 X86_LEVELS = {"v4": "-march=x86-64-v4", "v3": "-march=x86-64-v3", "base": ""}
 
 _CXX = "-std=c++17 -O3 -fPIC -fvisibility=hidden -fvisibility-inlines-hidden"
@@ -32,6 +34,10 @@ _NVCC += " -Xptxas=--warn-on-spills,--warn-on-local-memory-usage"
 
 class BuildError(RuntimeError):
     pass
+
+
+#: What goes wrong in an environment, each with a sentence that helps.
+BUILD_ERRORS = (BuildError, CudaError, TorchError)
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,17 @@ def find_tools(say: Callable[[str], None] = print) -> Tools:
     cuda, line = find_cuda()
     say(f"benign_kernels: torch {torch_version(torch)} from {torch}; {line}")
     return Tools(cxx, torch, cuda, _find_ninja())
+
+
+def build_into(package: Path) -> None:
+    """Builds what changed and puts the library and the module into the folder `package`."""
+    built = build(ROOT, ROOT / "build" / "native", module=True)
+    package.mkdir(parents=True, exist_ok=True)
+    for name, path in built.items():
+        # A new file takes the old one's place: a process that has the old library mapped would crash if it were overwritten.
+        temporary = package / (name + ".new")
+        shutil.copy2(path, temporary)
+        temporary.replace(package / name)
 
 
 def build(root: Path, folder: Path, *, module: bool, say: Callable[[str], None] = print) -> dict[str, Path]:
@@ -106,7 +123,6 @@ def ninja_text(root: Path, folder: Path, tools: Tools, *, module: bool) -> tuple
     objects, libraries = _library_objects(writer, sources, tools, include)
     outputs = {LIBRARY: writer.link(LIBRARY, shared + objects, libraries)}
     if module and sources["module"]:
-        name = "_host" + sysconfig.get_config_var("EXT_SUFFIX")
         flags = " ".join([include, *(_flag("-isystem ", path) for path in (*_python_includes(tools), folder))])
         tag = sys.implementation.cache_tag
         objects = [writer.compile("cxx", source, flags, suffix=tag) for source in sources["module"]]
@@ -114,7 +130,7 @@ def ninja_text(root: Path, folder: Path, tools: Tools, *, module: bool) -> tuple
             target for target, source in zip(shared, sources["host"], strict=True) if source.startswith("csrc/plan/")
         ]
         # Python's symbols come from the interpreter that loads the module.
-        outputs[name] = writer.link(name, plan + objects, "-Wl,-z,undefs")
+        outputs[MODULE] = writer.link(MODULE, plan + objects, "-Wl,-z,undefs")
     return writer.text(outputs), outputs
 
 

@@ -9,8 +9,9 @@ say() { printf '==> %s\n' "$*"; }
 
 "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
   { echo "make gpu: $python has no torch that sees a GPU" >&2; exit 1; }
+"$python" -c 'import numpy, pytest' || { echo "make gpu: $python needs numpy and pytest" >&2; exit 1; }
 say "build"
-"$python" setup.py -q build_ext --inplace
+"$python" -m _build
 "$python" -m benign_kernels.cli info
 say "tests"
 "$python" -m pytest -q -m gpu python_tests
