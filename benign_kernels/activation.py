@@ -9,7 +9,7 @@ gradient's direction however small the gradient is.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import torch
@@ -66,7 +66,8 @@ def _describe(thing: object) -> str:
 def _check_parameter(name: str, value: object, minimum: float = -math.inf, *, strict: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name}: got {_describe(value)}, expected a number")
-    if not math.isfinite(value) or value < minimum or (strict and value == minimum):
+    inside = value > minimum if strict else value >= minimum
+    if not (inside and -math.inf < value < math.inf):
         bound = "" if minimum == -math.inf else f" {'>' if strict else '>='} {minimum:g}"
         raise ValueError(f"{name}: got {value}, expected a finite number{bound}")
 
@@ -393,6 +394,7 @@ _CLASSES: tuple[type[Activation], ...] = (
     SiLU,
     Sigmoid,
 )
+_CLASS_AND_PARAMETERS = {cls.name: (cls, len(fields(cls))) for cls in _CLASSES}  # type: ignore[arg-type]
 _BY_NAME: dict[str, Activation] = {cls.name: cls() for cls in _CLASSES}
 
 
@@ -403,6 +405,12 @@ def activations() -> list[Activation]:
     ['identity', 'relu', 'leaky_relu']
     """
     return list(_BY_NAME.values())
+
+
+def from_native(name: str, alpha: float, beta: float) -> Activation:
+    """The activation that ``native`` describes."""
+    cls, parameters = _CLASS_AND_PARAMETERS[name]
+    return cls(*(alpha, beta)[:parameters])
 
 
 def resolve(activation: str | Activation) -> Activation:

@@ -1,0 +1,88 @@
+"""How a mapped dimension becomes rows of the points, or one more dimension of independent networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+Finish = Callable[[Tensor], tuple[Tensor, int]]
+
+
+class Folded(NamedTuple):
+    """What to call the op with, and how its outputs are brought back: each as (output, its mapped dimension)."""
+
+    x: Tensor
+    W: Tensor
+    a: Tensor
+    bias: Tensor | None
+    head_bias: Tensor | None
+    cotangent: Tensor | None
+    per_row: Finish  # of f and gx
+    per_network: Finish  # of gW, ga, gb
+
+
+def fold(
+    size: int, dims: Sequence[int | None], x: Tensor, W: Tensor, a: Tensor, *rest: Tensor | None, over_networks: bool
+) -> Folded:
+    """``rest``: bias, head_bias, cotangent.  ``over_networks``: outputs are sums over rows, which cannot hold it."""
+    tensors = [_front(t, dim) for t, dim in zip((x, W, a, *rest), dims, strict=True)]
+    mapped = [t is not None and dim is not None for t, dim in zip((x, W, a, *rest), dims, strict=True)]
+    if over_networks or any(mapped[1:5]):
+        return _as_networks(size, mapped, tensors)
+    return _as_rows(size, mapped, tensors)
+
+
+def _front(t: Tensor | None, dim: int | None) -> Tensor | None:
+    return t if t is None or dim is None else t.movedim(dim, 0)
+
+
+def _expanded(size: int, mapped: bool, t: Any) -> Any:
+    return t if t is None or mapped else t.unsqueeze(0).expand(size, *t.shape)
+
+
+def _as_rows(size: int, mapped: list[bool], tensors: list[Any]) -> Folded:
+    x, W, a, bias, head_bias, cotangent = tensors
+    x, cotangent = _expanded(size, mapped[0], x), _expanded(size, mapped[5], cotangent)
+    networks = W.dim() - 2
+    if networks == 0:  # leading dimensions of x are rows already
+        return Folded(x, W, a, bias, head_bias, cotangent, lambda out: (out, 0), lambda out: (out, 0))
+
+    def merge(t: Tensor, dim: int) -> Tensor:
+        t = t.movedim(0, dim)
+        return t.reshape(*t.shape[:dim], size * t.shape[dim + 1], *t.shape[dim + 2 :])
+
+    def split(out: Tensor) -> tuple[Tensor, int]:
+        return out.unflatten(networks, (size, out.shape[networks] // size)), networks
+
+    x = merge(x, 0 if x.dim() == 3 else networks)
+    cotangent = None if cotangent is None else merge(cotangent, networks)
+    return Folded(x, W, a, bias, head_bias, cotangent, split, lambda out: (out, networks))
+
+
+def _as_networks(size: int, mapped: list[bool], tensors: list[Any]) -> Folded:
+    x, W, a, bias, head_bias, cotangent = tensors
+    W, a, bias, head_bias, cotangent = (
+        _expanded(size, *pair) for pair in zip(mapped[1:], (W, a, bias, head_bias, cotangent), strict=True)
+    )
+    networks = W.shape[1:-2]
+    if networks:
+        shared = x.dim() - mapped[0] == 2
+        if shared and mapped[0]:
+            x = x.reshape(size, *[1] * len(networks), *x.shape[1:]).expand(size, *networks, *x.shape[1:])
+        elif not shared:
+            x = _expanded(size, mapped[0], x)
+        return Folded(x, W, a, bias, head_bias, cotangent, lambda out: (out, 0), lambda out: (out, 0))
+
+    rows = x.shape[1:-1] if mapped[0] else x.shape[:-1]
+    count = math.prod(rows)
+    x = x.reshape(size, count, x.shape[-1]) if mapped[0] else x.reshape(count, x.shape[-1])
+    if cotangent is not None:
+        cotangent = cotangent.reshape(size, count, *cotangent.shape[1 + len(rows) :])
+    return Folded(
+        *(x, W, a, bias, head_bias, cotangent),
+        lambda out: (out.reshape(size, *rows, *out.shape[2:]), 0),
+        lambda out: (out, 0),
+    )
