@@ -1,0 +1,90 @@
+"""What the ops return, without computing it: for torch.compile, torch.export and the meta device. And autocast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _library  # noqa: F401  (the schemas must exist)
+
+_NETWORK_OPS = ("two_layer", "two_layer_value_and_grad", "two_layer_parameter_grad", "pgd")
+
+
+def _rows(x: Tensor, W: Tensor) -> list[Any]:
+    """One entry for each row of each network."""
+    return [*W.shape[:-2], x.shape[-2]] if W.dim() > 2 else list(x.shape[:-1])
+
+
+def _outputs(x: Tensor, W: Tensor, a: Tensor) -> list[Any]:
+    return _rows(x, W) + ([a.shape[-2]] if a.dim() == W.dim() else [])
+
+
+def _points(x: Tensor, W: Tensor) -> list[Any]:
+    return [*_rows(x, W), x.shape[-1]]
+
+
+@torch.library.register_fake("benign_kernels::two_layer")
+def _two_layer(x: Tensor, W: Tensor, a: Tensor, *rest: Any) -> Tensor:
+    return x.new_empty(_outputs(x, W, a))
+
+
+@torch.library.register_fake("benign_kernels::two_layer_value_and_grad")
+def _two_layer_value_and_grad(x: Tensor, W: Tensor, a: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return x.new_empty(_outputs(x, W, a)), x.new_empty(_points(x, W))
+
+
+@torch.library.register_fake("benign_kernels::two_layer_parameter_grad")
+def _two_layer_parameter_grad(x: Tensor, W: Tensor, a: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return W.new_empty(W.shape), a.new_empty(a.shape), W.new_empty(W.shape[:-1])
+
+
+@torch.library.register_fake("benign_kernels::l2_pgd_step")
+@torch.library.register_fake("benign_kernels::linf_pgd_step")
+def _pgd_step(x: Tensor, *rest: Any) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@torch.library.register_fake("benign_kernels::l2_pgd_step_")
+@torch.library.register_fake("benign_kernels::linf_pgd_step_")
+def _pgd_step_(x: Tensor, *rest: Any) -> None:
+    return None
+
+
+@torch.library.register_fake("benign_kernels::pgd")
+def _pgd(
+    x0: Tensor,
+    y: Tensor,
+    W: Tensor,
+    a: Tensor,
+    bias: Tensor | None,
+    head_bias: Tensor | None,
+    start: Tensor | None,
+    radius_rows: Tensor | None,
+    step_rows: Tensor | None,
+    radius: float,
+    step: float,
+    steps: int,
+    norm: str,
+    loss: str,
+    direction: str,
+    floor_rule: str,
+    floor: float,
+    loss_scale: float,
+    worst: bool,
+    box_lo: float,
+    box_hi: float,
+    trajectory: bool,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    points = _points(x0, W)
+    path = [steps + 1, *points] if trajectory else [0]
+    return x0.new_empty(points), x0.new_empty(_outputs(x0, W, a)), x0.new_empty(_rows(x0, W)), x0.new_empty(path)
+
+
+# Under autocast networks are computed in float32 (float64 stays): a network's sums over neurons and an attack's small
+# steps do not survive 8 bits of mantissa.
+for _op in _NETWORK_OPS:
+    for _device in ("cpu", "cuda"):
+        torch.library.register_autocast(f"benign_kernels::{_op}", _device, torch.float32)
