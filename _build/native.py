@@ -72,7 +72,7 @@ def build_into(package: Path) -> None:
     built = build(ROOT, ROOT / "build" / "native", module=True)
     package.mkdir(parents=True, exist_ok=True)
     for name, path in built.items():
-        # A new file takes the old one's place: a process that has the old library mapped would crash if it were overwritten.
+        # A new file in the old one's place: overwriting a library that is mapped would crash the process that uses it.
         temporary = package / (name + ".new")
         shutil.copy2(path, temporary)
         temporary.replace(package / name)
