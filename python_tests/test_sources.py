@@ -1,13 +1,17 @@
 """csrc/sources.txt against the tree, and the flags that it gives each source."""
 
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from _build.native import Tools, ninja_text
+from _build.native import ROOT, Tools, ninja_text
 from _build.sources import read_lines, read_sources
 
-ROOT = Path(__file__).resolve().parent.parent
 # Compiled for the tests alone, by csrc/tests/CMakeLists.txt.
 TEST_FOLDERS = ("csrc/simt/", "csrc/tests/")
 
@@ -56,3 +60,26 @@ def test_only_ops_see_torch(tmp_path):
     for name in library_sources_in_the_tree():
         if not name.startswith("csrc/ops/"):
             assert "#include <torch/" not in (ROOT / name).read_text(), f"{name} includes torch"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake")
+def test_cmake_compiles_the_same_sources_as_often(tmp_path):
+    command = [
+        "cmake",
+        "-S",
+        ROOT,
+        "-B",
+        tmp_path,
+        f"-DPython3_EXECUTABLE={sys.executable}",
+        "-DBENIGN_KERNELS_TESTS=OFF",
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    files = [Path(entry["file"]) for entry in json.loads((tmp_path / "compile_commands.json").read_text())]
+    compiled = Counter(file.relative_to(ROOT).as_posix() for file in files)
+    levels = len(Tools(cxx="", torch=Path(), cuda=None, ninja="").levels)
+    expected = Counter()
+    for kind, sources in read_sources(ROOT).items():
+        if kind != "module" and (kind != "cuda" or shutil.which("nvcc")):
+            expected.update(dict.fromkeys(sources, levels if kind == "simd" else 1))
+    assert compiled == expected
