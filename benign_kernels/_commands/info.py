@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import platform
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,8 +43,17 @@ def collect() -> dict[str, dict[str, Any]]:
             "cuda": torch.version.cuda or "none",
             "threads": torch.get_num_threads(),
         },
-        "devices": {"cpu": platform.processor() or platform.machine(), **_cuda_devices(built["architectures"])},
+        "devices": {"cpu": _cpu_name(), **_cuda_devices(built["architectures"])},
     }
+
+
+def _cpu_name() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    model = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
+    return f"{model.group(1) if model else platform.machine()}, {os.cpu_count()} cores"
 
 
 def _cuda_devices(architectures: tuple[str, ...]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from collections.abc import Iterator
 
 
@@ -23,10 +24,9 @@ def _ops() -> Iterator[tuple[str, str]]:
     from .. import attack, ops
 
     for module in (ops, attack):
-        for name in module.__all__:
-            function = getattr(module, name)
-            if callable(function) and not isinstance(function, type):
-                yield name, (function.__doc__ or "").strip().partition("\n")[0]
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if function.__module__ == module.__name__ and not name.startswith("_"):
+                yield name, (function.__doc__ or "").partition("\n")[0]
 
 
 def _activations() -> Iterator[tuple[str, str]]:
