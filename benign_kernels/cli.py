@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except ModuleNotFoundError as error:
         return _fail(f"'benign {arguments.command}' needs the module {error.name}, which is not installed", 1)
-    except (ImportError, OSError, TypeError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         if os.environ.get("BENIGN_TRACEBACK") == "1":
             raise
         return _fail(f"{error} (BENIGN_TRACEBACK=1 shows where)", 1)
