@@ -1,3 +1,63 @@
 """Fast ℓ2 attacks on, and adversarial training of, two-layer networks."""
 
+from .activation import (
+    GELU,
+    Activation,
+    Erf,
+    Identity,
+    LeakyReLU,
+    OddPower,
+    ReLU,
+    ReLUPower,
+    Sigmoid,
+    SiLU,
+    SmoothedReLU,
+    SmoothLeakyReLU,
+    Softplus,
+    Tanh,
+    activations,
+)
+from .attack import AttackResult, l2_pgd, linf_pgd
+from .network import TwoLayerNet
+from .ops import (
+    l2_pgd_step,
+    l2_pgd_step_,
+    linf_pgd_step,
+    linf_pgd_step_,
+    two_layer,
+    two_layer_parameter_grad,
+    two_layer_value_and_grad,
+)
+from .plan import Plan, plan
+
 __version__ = "0.1.0"
+__all__ = [
+    "GELU",
+    "Activation",
+    "AttackResult",
+    "Erf",
+    "Identity",
+    "LeakyReLU",
+    "OddPower",
+    "Plan",
+    "ReLU",
+    "ReLUPower",
+    "SiLU",
+    "Sigmoid",
+    "SmoothLeakyReLU",
+    "SmoothedReLU",
+    "Softplus",
+    "Tanh",
+    "TwoLayerNet",
+    "activations",
+    "l2_pgd",
+    "l2_pgd_step",
+    "l2_pgd_step_",
+    "linf_pgd",
+    "linf_pgd_step",
+    "linf_pgd_step_",
+    "plan",
+    "two_layer",
+    "two_layer_parameter_grad",
+    "two_layer_value_and_grad",
+]

@@ -1,0 +1,404 @@
+"""l2_pgd and linf_pgd: the path of the float64 reference, and the promises that hold for every network."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from problems import Problem, every_shape, make_problem, small_shapes
+from torch import Tensor
+
+import benign_kernels as bk
+from benign_kernels import reference
+from benign_kernels.attack import DIRECTIONS, AttackResult
+
+# float64 paths of 8 steps: each step multiplies the error by a small factor. Measured on these problems: below 1e-12.
+PATH_TOLERANCE = 1e-10
+
+norms = pytest.mark.parametrize("norm", ["l2", "linf"])
+every_activation = pytest.mark.parametrize("activation", bk.activations(), ids=lambda phi: phi.name)
+
+
+def attack(norm: str, *args: Any, **keywords: Any) -> AttackResult:
+    return (bk.l2_pgd if norm == "l2" else bk.linf_pgd)(*args, **keywords)
+
+
+def labels(problem: Problem, loss: str = "margin") -> Tensor:
+    """Labels of the kind that the network's head asks for."""
+    f = problem.cotangent
+    if loss == "squared":
+        return 3 * f
+    if problem.a.dim() == problem.W.dim() and problem.a.shape[-2] > 1:
+        return f.argmin(-1)
+    return (f[..., 0] if problem.a.dim() == problem.W.dim() else f).sign()
+
+
+def expected(norm: str, problem: Problem, y: Tensor, direction: str = "exact", **keywords: Any) -> reference.Attacked:
+    rule: Any = DIRECTIONS[direction]
+    if direction != "exact":
+        samples = math.prod(problem.x.shape[:-1]) // (1 if problem.x.dim() == 2 else math.prod(problem.W.shape[:-2]))
+        rule = Rule(rule.floor_rule, rule.floor, 1 / max(1, samples) if rule.mean else 1.0)
+    attacked = reference.l2_pgd if norm == "l2" else reference.linf_pgd
+    return attacked(problem.x, y, problem.W, problem.a, **problem.network, direction=rule, **keywords)
+
+
+class Rule:
+    def __init__(self, floor_rule: str, floor: float, loss_scale: float) -> None:
+        self.floor_rule, self.floor, self.loss_scale = floor_rule, floor, loss_scale
+
+
+def assert_same_path(ours: AttackResult, theirs: reference.Attacked) -> None:
+    for name in ("x", "logits", "margin", "trajectory"):
+        found, want = getattr(ours, name), getattr(theirs, name)
+        if want is not None:
+            torch.testing.assert_close(found, want.to(found), atol=PATH_TOLERANCE, rtol=PATH_TOLERANCE, equal_nan=True)
+
+
+# ---- the path --------------------------------------------------------------------------------------------------------
+
+
+@norms
+@every_shape
+def test_follows_the_reference(norm: str, shape: dict[str, Any], device: torch.device) -> None:
+    problem = make_problem(**shape, device=device)
+    y = labels(problem)
+    options = {"radius": 0.7, "steps": 8, "trajectory": True}
+    ours = attack(norm, problem.x, y, problem.W, problem.a, **problem.network, **options)
+    assert_same_path(ours, expected(norm, problem, y, **options))
+
+
+@norms
+@every_activation
+def test_every_activation_follows_the_reference(norm: str, activation: bk.Activation, device: torch.device) -> None:
+    problem = make_problem(n=20, d=9, m=33, device=device)
+    y = labels(problem)
+    options = {"radius": 0.7, "steps": 8, "activation": activation}
+    ours = attack(norm, problem.x, y, problem.W, problem.a, **problem.network, **options)
+    assert_same_path(ours, expected(norm, problem, y, **options))
+
+
+@norms
+@pytest.mark.parametrize("loss", ["margin", "squared"])
+@pytest.mark.parametrize("direction", list(DIRECTIONS))
+@pytest.mark.parametrize("heads", [None, 1, 2, 5])
+def test_every_direction_follows_the_reference(norm: str, loss: str, direction: str, heads: int | None) -> None:
+    problem = make_problem(n=6, heads=heads, patches=2)
+    y = labels(problem, loss)
+    options = {
+        "radius": 0.7,
+        "steps": 6,
+        "activation": "tanh",
+        "loss": loss,
+        "direction": direction,
+        "trajectory": True,
+    }
+    ours = attack(norm, problem.x, y, problem.W, problem.a, **problem.network, **options)
+    assert_same_path(ours, expected(norm, problem, y, **options))
+
+
+@norms
+@small_shapes
+@pytest.mark.parametrize("keep", ["last", "worst"])
+def test_start_box_and_sizes_per_sample_follow_the_reference(
+    norm: str, shape: dict[str, Any], keep: str, device: torch.device
+) -> None:
+    problem = make_problem(**shape, device=device)
+    y = labels(problem)
+    rows = y.shape
+    points = (*rows, problem.x.shape[-1])
+    options = {
+        "radius": torch.linspace(0, 2, y.numel(), dtype=torch.float64, device=device).reshape(rows),
+        "step": torch.linspace(0.5, 0, y.numel(), dtype=torch.float64, device=device).reshape(rows),
+        "steps": 7,
+        "box": (-0.8, 1.1),
+        "start": problem.x.expand(points) + 0.3,
+        "keep": keep,
+        "trajectory": True,
+    }
+    ours = attack(norm, problem.x, y, problem.W, problem.a, **problem.network, **options)
+    assert_same_path(ours, expected(norm, problem, y, **options))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@every_activation
+def test_low_precision_is_as_good_as_eager(dtype: torch.dtype, activation: bk.Activation, device: torch.device) -> None:
+    """Against the float64 path of the same, rounded, network: at most twice the error of an eager loop in float32."""
+    problem = make_problem(n=64, d=30, m=64, device=device).to(dtype)
+    y = labels(problem)
+    exact = problem.to(torch.float64)
+    options = {"radius": 0.5, "step": 0.1, "steps": 10, "activation": activation}
+    want = expected("l2", exact, y.double(), **options).margin
+    ours = bk.l2_pgd(problem.x, y, problem.W, problem.a, **problem.network, **options).margin
+    wide = problem.to(torch.float32)
+    permutation = torch.randperm(64, device=device)
+    permuted = [wide.W[permutation], wide.a[permutation], wide.bias[permutation]]
+    eager = [
+        eager_margin(wide.x, y.float(), *net, wide.head_bias, **options)
+        for net in ([wide.W, wide.a, wide.bias], permuted)
+    ]
+    # Medians: a sample whose path meets a kink jumps in either computation.
+    theirs = max((e - want).abs().median().item() for e in eager)
+    assert (ours - want).abs().median() <= 2 * theirs + torch.finfo(torch.float32).eps * want.abs().median()
+    assert ours.dtype == torch.float32
+
+
+def eager_margin(
+    x0: Tensor,
+    y: Tensor,
+    W: Tensor,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    *,
+    radius: float,
+    step: float,
+    steps: int,
+    activation: Any,
+) -> Tensor:
+    """The textbook loop with two matmuls a step."""
+    x = x0
+    for _ in range(steps):
+        g = (-y[:, None] * activation.first(x @ W.T + b) * a) @ W
+        delta = x + step * g / g.norm(dim=1, keepdim=True).clamp_min(1e-30) - x0
+        x = x0 + delta * (radius / delta.norm(dim=1, keepdim=True)).clamp_max(1)
+    return y * (activation.value(x @ W.T + b) @ a + c)
+
+
+# ---- promises --------------------------------------------------------------------------------------------------------
+
+
+def sample(dtype: torch.dtype = torch.float32, n: int = 33, **shape: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    problem = make_problem(n=n, d=17, m=40, dtype=dtype, **shape)
+    return problem.x, labels(problem), problem.W, problem.a
+
+
+@norms
+@pytest.mark.parametrize("still", [{"radius": 0.0}, {"step": 0.0}, {"steps": 0}], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_budget_returns_the_sample_bit_for_bit(norm: str, still: dict[str, Any], dtype: torch.dtype) -> None:
+    x, y, W, a = sample(dtype)
+    x[0, :3] = torch.tensor([-0.0, 0.0, 1e-40])
+    attacked = attack(norm, x, y, W, a, **{"radius": 1.0, **still}).x
+    integers = torch.int32 if dtype == torch.float32 else torch.int64
+    assert torch.equal(attacked.view(integers), x.view(integers))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("radius", [1e-3, 1.0, 1e3])
+def test_stays_in_the_ball(dtype: torch.dtype, radius: float) -> None:
+    # From the origin x' = δ exactly, so that the projection alone is seen. Norms in float64, or exactly.
+    problem = make_problem(n=64, d=500, m=40, dtype=dtype)
+    attacked = bk.l2_pgd(
+        torch.zeros_like(problem.x), labels(problem), problem.W, problem.a, radius=radius, step=radius
+    ).x
+    norm = exact_norm(attacked)
+    assert (norm <= radius * (1 + 4 * torch.finfo(dtype).eps)).all()
+    assert (norm >= radius * (1 - 4 * torch.finfo(dtype).eps)).all()
+
+
+def exact_norm(rows: Tensor) -> Tensor:
+    return torch.tensor(
+        [math.sqrt(math.fsum(v * v for v in row)) for row in rows.double().tolist()], dtype=torch.float64
+    )
+
+
+@norms
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3, 1e6])
+def test_scaling_the_network_changes_no_decision(norm: str, scale: float) -> None:
+    """A saturated loss hides nothing: f and scale·f have the same robust accuracy, and the same attacked points."""
+    x, y, W, a = sample()
+    plain, scaled = (attack(norm, x, y, W, head, radius=0.5) for head in (a, a * scale))
+    torch.testing.assert_close(scaled.x, plain.x, atol=1e-4, rtol=1e-4)
+    assert torch.equal(plain.success, scaled.success)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_two_logits_are_attacked_like_one(scale: float) -> None:
+    x, y, W, a = sample(torch.float64)
+    one = bk.l2_pgd(x, y, W, scale * a, radius=0.5)
+    two = bk.l2_pgd(x, (y > 0).long(), W, torch.stack([0 * a, scale * a]), radius=0.5)
+    torch.testing.assert_close(two.x, one.x, atol=1e-9, rtol=0)
+    torch.testing.assert_close(two.margin, one.margin, atol=1e-9 * scale, rtol=1e-9)
+
+
+def test_a_true_zero_gradient_makes_no_step() -> None:
+    x, y, W, a = sample()
+    W, a = torch.cat([W, W]), torch.cat([a, -a])  # paired neurons: f = 0 everywhere
+    assert torch.equal(bk.l2_pgd(x, y, W, a, radius=1.0).x, x)
+
+
+@norms
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_row_that_is_not_finite_touches_no_other(norm: str, bad: float) -> None:
+    x, y, W, a = sample()
+    broken = x.clone()
+    broken[5, 3] = bad
+    clean, found = (attack(norm, points, y, W, a, radius=0.5) for points in (x, broken))
+    others = torch.arange(len(x)) != 5
+    for name in ("x", "logits", "margin"):
+        assert getattr(found, name)[5].isnan().all()
+        assert torch.equal(getattr(found, name)[others], getattr(clean, name)[others])
+    assert found.success[5]  # a NaN never looks robust
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-15, 1e15])
+def test_the_size_of_the_weights_does_not_matter(size: float) -> None:
+    x, y, W, a = sample()
+    plain, scaled = bk.l2_pgd(x, y, W, a, radius=0.5), bk.l2_pgd(x, y, W * size, a, radius=0.5)
+    torch.testing.assert_close(scaled.x, plain.x, atol=1e-4, rtol=1e-4)
+
+
+@norms
+def test_results_do_not_depend_on_threads_or_on_the_batch(norm: str) -> None:
+    x, y, W, a = sample(n=100)
+    threads = torch.get_num_threads()
+    whole = attack(norm, x, y, W, a, radius=0.5)
+    try:
+        torch.set_num_threads(1)
+        single = attack(norm, x, y, W, a, radius=0.5)
+    finally:
+        torch.set_num_threads(threads)
+    parts = [attack(norm, x[i : i + 13], y[i : i + 13], W, a, radius=0.5) for i in range(0, 100, 13)]
+    for name in ("x", "logits", "margin"):
+        assert torch.equal(getattr(single, name), getattr(whole, name))
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
+
+
+def test_restarts_and_worst_iterates_only_strengthen() -> None:
+    x, y, W, a = sample(n=200)
+    options = {"radius": 1.5, "step": 0.5, "steps": 5}
+    last = bk.l2_pgd(x, y, W, a, **options)
+    worst = bk.l2_pgd(x, y, W, a, **options, keep="worst")
+    many = bk.l2_pgd(x, y, W, a, **options, keep="worst", restarts=5, generator=torch.Generator().manual_seed(1))
+    assert (worst.margin <= last.margin).all()
+    assert (many.margin <= worst.margin).all()
+    assert (many.margin < worst.margin).any()
+    f = bk.two_layer(many.x, W, a)
+    torch.testing.assert_close(many.margin, y * f)
+    assert ((many.x - x).norm(dim=1) <= 1.5 * (1 + 1e-5)).all()
+
+
+def test_restarts_follow_the_generator_and_nothing_else() -> None:
+    x, y, W, a = sample()
+    before = torch.get_rng_state()
+    runs = [
+        bk.l2_pgd(x, y, W, a, radius=1.0, restarts=3, generator=torch.Generator().manual_seed(seed)).x
+        for seed in (0, 0, 1)
+    ]
+    bk.l2_pgd(x, y, W, a, radius=1.0)
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@norms
+def test_trajectory_has_every_iterate(norm: str) -> None:
+    x, y, W, a = sample()
+    one = attack(norm, x, y, W, a, radius=1.0, steps=4, trajectory=True)
+    many = attack(norm, x, y, W, a, radius=1.0, steps=4, trajectory=True, restarts=3)
+    assert one.trajectory.shape == (5, *x.shape)
+    assert many.trajectory.shape == (3, 5, *x.shape)
+    assert torch.equal(one.trajectory[0], x)
+    assert torch.equal(one.trajectory[-1], one.x)
+    assert attack(norm, x, y, W, a, radius=1.0).trajectory is None
+
+
+def test_an_infinite_radius_does_not_project() -> None:
+    x, y, W, a = sample(torch.float64)
+    far = bk.l2_pgd(x, y, W, a, radius=math.inf, step=1.0, steps=3, activation="identity").x
+    torch.testing.assert_close(far, bk.l2_pgd(x, y, W, a, radius=100.0, step=1.0, steps=3, activation="identity").x)
+    torch.testing.assert_close((far - x).norm(dim=1), torch.full((len(x),), 3.0, dtype=torch.float64))
+
+
+def test_leaves_no_gradient_and_needs_none() -> None:
+    x, y, W, a = (t.requires_grad_() if i != 1 else t for i, t in enumerate(sample()))
+    attacked = bk.l2_pgd(x, y, W, a, radius=0.5)
+    assert not any(t.requires_grad for t in (attacked.x, attacked.logits, attacked.margin))
+    assert x.grad is None
+    assert W.grad is None
+    assert a.grad is None
+
+
+def test_regression_pushes_away_from_the_target() -> None:
+    problem = make_problem(n=20, heads=3)
+    attacked = bk.l2_pgd(problem.x, problem.cotangent, problem.W, problem.a, radius=0.5, loss="squared")
+    before = -(bk.two_layer(problem.x, problem.W, problem.a) - problem.cotangent).square().sum(-1)
+    assert (attacked.margin < before).all()
+    assert attacked.success is None
+
+
+def test_numpy_arrays_are_accepted() -> None:
+    x, y, W, a = sample()
+    arrays = bk.l2_pgd(x.numpy(), y.numpy(), W.numpy(), a.numpy(), radius=0.5)
+    assert torch.equal(arrays.x, bk.l2_pgd(x, y, W, a, radius=0.5).x)
+
+
+def test_the_plan_says_what_ran() -> None:
+    x, y, W, a = sample()
+    plan = bk.l2_pgd(x, y, W, a, radius=0.5).plan
+    assert plan.algorithm == "dense"
+    assert plan.reason
+
+
+def test_compiles_without_a_graph_break() -> None:
+    x, y, W, a = sample()
+
+    def robust(x: Tensor, y: Tensor) -> Tensor:
+        return bk.l2_pgd(x, y, W, a, radius=0.5).success.float().mean()
+
+    compiled = torch.compile(robust, fullgraph=True, dynamic=True)
+    for n in (33, 20):
+        assert compiled(x[:n], y[:n]) == robust(x[:n], y[:n])
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+x, y, W, a = sample()
+_REFUSED = {
+    "labels": ({"y": torch.zeros(33)}, ValueError, r"y: got 0, expected labels -1 or 1"),
+    "labels' shape": ({"y": y[:3]}, ValueError, r"y: got shape \(3,\), expected \(33,\)"),
+    "classes": (
+        {"a": torch.stack([a, a]), "y": torch.full((33,), 2)},
+        ValueError,
+        r"y: got 2, expected class indices in \[0, 2\)",
+    ),
+    "classes' dtype": ({"a": torch.stack([a, a])}, TypeError, r"y: got torch.float32, expected class indices"),
+    "negative radius": ({"radius": -1.0}, ValueError, r"radius: got -1, expected a number ≥ 0"),
+    "NaN radius": ({"radius": math.nan}, ValueError, r"radius: got nan"),
+    "NaN among radii": ({"radius": torch.full((33,), math.nan)}, ValueError, r"radius: got nan"),
+    "radii's shape": (
+        {"radius": torch.ones(4)},
+        ValueError,
+        r"radius: got shape \(4,\), expected a number or \(33,\)",
+    ),
+    "negative step": ({"step": -0.1}, ValueError, r"step: got -0.1"),
+    "no step": ({"radius": math.inf}, ValueError, r"step: got None"),
+    "steps": ({"steps": -1}, ValueError, r"steps: got -1, expected at least 0"),
+    "steps' type": ({"steps": 2.0}, TypeError, r"steps: got float, expected an integer"),
+    "restarts": ({"restarts": 0}, ValueError, r"restarts: got 0, expected at least 1"),
+    "restarts in space": ({"restarts": 2, "radius": math.inf, "step": 1.0}, ValueError, r"restarts: .* finite radius"),
+    "activation": ({"activation": "relu6"}, ValueError, r"activation: got 'relu6', expected .*relu"),
+    "patches": ({"patches": 2}, ValueError, r"x0: got shape \(33, 17\), expected \(..., 34\)"),
+    "dtypes": ({"x": x.double()}, (TypeError, ValueError), r"x0: got dtype torch.float64, expected torch.float32"),
+    "W's type": ({"W": [1.0]}, TypeError, r"W: got list, expected a tensor"),
+    "head": ({"a": a[:3]}, ValueError, r"a: got shape \(3,\), expected \(40,\)"),
+    "bias": ({"bias": a[:3]}, ValueError, r"bias: got shape \(3,\), expected \(40,\)"),
+    "start": ({"start": x[:3]}, ValueError, r"start: got shape \(3, 17\), expected \(33, 17\)"),
+    "loss": ({"loss": "hinge"}, ValueError, r"loss: got 'hinge', expected one of 'margin', 'squared'"),
+    "direction": ({"direction": "up"}, ValueError, r"direction: got 'up', expected one of 'exact'"),
+    "keep": ({"keep": "best"}, ValueError, r"keep: got 'best', expected one of 'last', 'worst'"),
+    "box": ({"box": (1, 0)}, ValueError, r"box: got \(1, 0\), expected lo ≤ hi"),
+    "box's type": ({"box": 0.5}, TypeError, r"box: got 0.5, expected \(lo, hi\)"),
+    "algorithm": ({"algorithm": "fast"}, ValueError, r"algorithm: got 'fast', expected one of 'auto', 'dense'"),
+}
+
+
+@norms
+@pytest.mark.parametrize("case", _REFUSED.values(), ids=_REFUSED.keys())
+def test_refuses_in_one_sentence(norm: str, case: tuple[dict[str, Any], Any, str]) -> None:
+    changed, error, sentence = case
+    arguments = {"x": x, "y": y, "W": W, "a": a, "radius": 0.5, **changed}
+    with pytest.raises(error, match=sentence):
+        attack(norm, *(arguments.pop(name) for name in ("x", "y", "W", "a")), **arguments)
