@@ -196,6 +196,9 @@ struct AnyActivation {
 };
 
 // Calls visit(φ) with the compile-time struct of the piecewise-linear activations, with AnyActivation for the others.
+#if defined(__CUDACC__)
+#pragma nv_exec_check_disable  // visit may be host code: it launches the kernel for φ
+#endif
 template <class Visit> BK_HD auto specialise_activation(const Activation& activation, Visit&& visit) {
   switch (activation.kind) {
     case ActivationKind::identity: return visit(Identity{});

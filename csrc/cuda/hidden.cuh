@@ -1,0 +1,39 @@
+// The hidden layer of a chunk of samples and neurons: the product H = X Wᵀ + b, and what is made of each 64 × 64 tile
+// while it is still in registers. A row is a patch of a sample: row = sample·P + patch.
+#pragma once
+
+#include "product.cuh"
+
+namespace bk::cuda {
+
+template <class T> struct Hidden {
+  using A = Compute<T>;
+
+  Network<T> network;
+  const A* x;                // (networks, n·P, d)
+  int64_t x_network_stride;  // 0: shared
+  int64_t samples;           // n
+  int64_t first_neuron, neurons;
+  const A* cotangent;    // (networks, n, k) R, or null: all ones
+  const A* weight_norm;  // (networks, m) ‖w_j‖; with scale_parts only
+
+  // Results, each null when not wanted. Row tiles and neuron tiles are 64 wide.
+  A* gated;        // (networks, n·P, neurons)                   U = φ'(H) ∘ R a
+  A* value_parts;  // (neuron tiles, P, networks, n, k)          Σ_j a_j φ(H_j)
+  A* scale_parts;  // (neuron tiles, P, networks, n)             Σ_j |U_j| ‖w_j‖
+  A* head_parts;   // (row tiles, networks, k, neurons)          Σ_i R_i φ(H_i)
+  A* bias_parts;   // (row tiles, networks, neurons)             Σ_i U_i
+
+  BK_HD int64_t rows() const { return samples * network.patches; }
+  BK_HD int64_t row_tiles() const { return ceil_div(rows(), kTile); }
+  BK_HD int64_t neuron_tiles() const { return ceil_div(neurons, kTile); }
+};
+
+// preactivation_parts: hidden_workspace(…) numbers, used when the product is split along d.
+template <class T> int hidden(const Hidden<T>& layer, Compute<T>* preactivation_parts, cudaStream_t stream);
+
+inline int64_t hidden_workspace(int64_t networks, int64_t rows, int64_t neurons, int64_t dim) {
+  return product_workspace(networks, rows, neurons, dim);
+}
+
+}  // namespace bk::cuda

@@ -1,0 +1,7 @@
+#include "hidden_kernel.cuh"
+
+namespace bk::cuda {
+
+template int hidden(const Hidden<double>&, double*, cudaStream_t);
+
+}  // namespace bk::cuda

@@ -1,0 +1,282 @@
+// The kernel of hidden.cuh. Included by one .cu per storage type, which compile side by side.
+#pragma once
+
+#include "hidden.cuh"
+
+namespace bk::cuda {
+namespace {
+
+// The activations known at compile time cost a few instructions, so that all 16 of a thread's numbers are unrolled.
+// The run-time switch is kept as one copy of its code: the tile turns through it, one number at a time (a loop index
+// into registers would move the tile to local memory).
+template <class Phi> constexpr bool kUnrolled = Phi::kPiecewiseLinear;
+
+template <class A, class Map> __device__ void map_unrolled(Tile<A>& tile, Map map) {
+#pragma unroll
+  for (int i = 0; i < kPerThread; ++i) {
+#pragma unroll
+    for (int j = 0; j < kPerThread; ++j) tile.v[i][j] = map(tile.v[i][j]);
+  }
+}
+
+template <class A, class Map> __device__ void map_turning(Tile<A>& tile, Map map) {
+#pragma unroll 1
+  for (int turn = 0; turn < kPerThread * kPerThread; ++turn) {
+    const A mapped = map(tile.v[0][0]);
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+#pragma unroll
+      for (int j = 0; j + 1 < kPerThread; ++j) tile.v[i][j] = tile.v[i][j + 1];
+      tile.v[i][kPerThread - 1] = i + 1 < kPerThread ? tile.v[i + 1][0] : mapped;
+    }
+  }
+}
+
+template <bool kUnroll, class A, class Map> __device__ void map_tile(Tile<A>& tile, Map map) {
+  if constexpr (kUnroll) {
+    map_unrolled(tile, map);
+  } else {
+    map_turning(tile, map);
+  }
+}
+
+// The sum over the 16 threads that hold a row of the tile; all of them get it.
+template <class A> __device__ A sum_along_row(A value) {
+#pragma unroll
+  for (int distance = kLanes / 2; distance > 0; distance /= 2) {
+    value += __shfl_xor_sync(kFullWarp, value, distance, kLanes);
+  }
+  return value;
+}
+
+template <class A> struct ColumnSums {
+  A v[kThreads / kWarp][kTile];
+};
+
+// One tile, and the thread's place in it.
+template <class T> struct TileOfLayer {
+  using A = Compute<T>;
+  const Hidden<T>& layer;
+  int64_t network;
+  int64_t first_row, first_column;  // of the thread; the column counts from layer.first_neuron
+  int64_t row_tile, neuron_tile;
+
+  __device__ bool row_inside(int i) const { return first_row + i < layer.rows(); }
+  __device__ bool column_inside(int j) const { return first_column + j < layer.neurons; }
+  __device__ int64_t sample(int i) const { return (first_row + i) / layer.network.patches; }
+  __device__ int64_t patch(int i) const { return (first_row + i) % layer.network.patches; }
+
+  // Outside the matrix: zero, so that sums need no further test.
+  __device__ A head(int64_t c, int j) const {
+    const int64_t neuron = layer.first_neuron + first_column + j;
+    const Network<T>& net = layer.network;
+    return column_inside(j) ? net.head[(network * net.heads + c) * net.neurons + neuron] : A(0);
+  }
+  __device__ A cotangent(int64_t c, int i) const {
+    if (!row_inside(i)) return A(0);
+    return layer.cotangent ? layer.cotangent[(network * layer.samples + sample(i)) * layer.network.heads + c] : A(1);
+  }
+  __device__ A neuron_value(const A* values, int j) const {
+    return column_inside(j) ? values[network * layer.network.neurons + layer.first_neuron + first_column + j] : A(0);
+  }
+  // Index of the row's number in (neuron tiles, P, networks, n).
+  __device__ int64_t part(int i) const {
+    return ((neuron_tile * layer.network.patches + patch(i)) * layer.network.networks + network) * layer.samples +
+           sample(i);
+  }
+};
+
+// Writes the sum over the rows of the tile for each of its columns: column(j) is the thread's own contribution.
+template <class T, class Column>
+__device__ void sum_along_columns(const TileOfLayer<T>& at, ColumnSums<Compute<T>>& sums, Compute<T>* out,
+                                  Column column) {
+  const int t = static_cast<int>(threadIdx.x);
+#pragma unroll
+  for (int j = 0; j < kPerThread; ++j) {
+    Compute<T> value = column(j);
+    value += __shfl_xor_sync(kFullWarp, value, kLanes);  // the two rows of threads in this warp
+    if (t % kWarp < kLanes) sums.v[t / kWarp][tile_column() + j] = value;
+  }
+  __syncthreads();
+  const int64_t neuron = at.neuron_tile * kTile + t;
+  if (t < kTile && neuron < at.layer.neurons) {
+    Compute<T> total = sums.v[0][t];
+#pragma unroll
+    for (int warp = 1; warp < kThreads / kWarp; ++warp) total += sums.v[warp][t];
+    out[neuron] = total;
+  }
+  __syncthreads();
+}
+
+// f and the gradient of a: both from φ(H).
+template <class T>
+__device__ void emit_values(const TileOfLayer<T>& at, const Tile<Compute<T>>& value, ColumnSums<Compute<T>>& sums) {
+  using A = Compute<T>;
+  const Hidden<T>& layer = at.layer;
+  const int64_t heads = layer.network.heads;
+  for (int64_t c = 0; layer.value_parts != nullptr && c < heads; ++c) {
+    A head[kPerThread];
+#pragma unroll
+    for (int j = 0; j < kPerThread; ++j) head[j] = at.head(c, j);
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+      A sum = A(0);
+#pragma unroll
+      for (int j = 0; j < kPerThread; ++j) sum += head[j] * value.v[i][j];
+      sum = sum_along_row(sum);
+      if (tile_column() == 0 && at.row_inside(i)) layer.value_parts[at.part(i) * heads + c] = sum;
+    }
+  }
+  for (int64_t c = 0; layer.head_parts != nullptr && c < heads; ++c) {
+    A cotangent[kPerThread];
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) cotangent[i] = at.cotangent(c, i);
+    A* out = layer.head_parts + ((at.row_tile * layer.network.networks + at.network) * heads + c) * layer.neurons;
+    sum_along_columns(at, sums, out, [&](int j) {
+      A sum = A(0);
+#pragma unroll
+      for (int i = 0; i < kPerThread; ++i) sum += cotangent[i] * value.v[i][j];
+      return sum;
+    });
+  }
+}
+
+// U = φ'(H) ∘ R a, and its sums. `gate` is φ'(H) and becomes U.
+template <class T>
+__device__ void emit_gated(const TileOfLayer<T>& at, Tile<Compute<T>>& gate, ColumnSums<Compute<T>>& sums) {
+  using A = Compute<T>;
+  const Hidden<T>& layer = at.layer;
+  Tile<A> mix;  // R a
+  clear(mix);
+  for (int64_t c = 0; c < layer.network.heads; ++c) {
+    A head[kPerThread];
+#pragma unroll
+    for (int j = 0; j < kPerThread; ++j) head[j] = at.head(c, j);
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+      const A cotangent = at.cotangent(c, i);
+#pragma unroll
+      for (int j = 0; j < kPerThread; ++j) mix.v[i][j] += cotangent * head[j];
+    }
+  }
+  A norm[kPerThread];
+#pragma unroll
+  for (int j = 0; j < kPerThread; ++j) norm[j] = layer.scale_parts ? at.neuron_value(layer.weight_norm, j) : A(0);
+
+#pragma unroll
+  for (int i = 0; i < kPerThread; ++i) {
+    A scale = A(0);
+#pragma unroll
+    for (int j = 0; j < kPerThread; ++j) {
+      const A gated = gate.v[i][j] * mix.v[i][j];
+      gate.v[i][j] = gated;
+      scale += magnitude(gated) * norm[j];
+      if (layer.gated != nullptr && at.row_inside(i) && at.column_inside(j)) {
+        layer.gated[(at.network * layer.rows() + at.first_row + i) * layer.neurons + at.first_column + j] = gated;
+      }
+    }
+    if (layer.scale_parts == nullptr) continue;
+    scale = sum_along_row(scale);
+    if (tile_column() == 0 && at.row_inside(i)) layer.scale_parts[at.part(i)] = scale;
+  }
+  if (layer.bias_parts == nullptr) return;
+  A* out = layer.bias_parts + (at.row_tile * layer.network.networks + at.network) * layer.neurons;
+  sum_along_columns(at, sums, out, [&](int j) {
+    A sum = A(0);
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) sum += gate.v[i][j];
+    return sum;
+  });
+}
+
+// H without bias, from the parts of a split product.
+template <class T>
+__device__ void load_preactivation(const TileOfLayer<T>& at, const Compute<T>* parts, int splits,
+                                   Tile<Compute<T>>& tile) {
+  const int64_t rows = at.layer.rows(), neurons = at.layer.neurons;
+  clear(tile);
+  for (int split = 0; split < splits; ++split) {
+    const Compute<T>* part =
+        parts + ((split * at.layer.network.networks + at.network) * rows + at.first_row) * neurons + at.first_column;
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+#pragma unroll
+      for (int j = 0; j < kPerThread; ++j) {
+        if (at.row_inside(i) && at.column_inside(j)) tile.v[i][j] += part[i * neurons + j];
+      }
+    }
+  }
+}
+
+// H, computed or loaded → add the bias → φ(H) and its sums → φ'(H) and its sums.
+template <class T, class Phi>
+__global__ void __launch_bounds__(kThreads)
+    hidden_kernel(const Hidden<T> layer, const Phi phi, const Compute<T>* parts, const int splits) {
+  using A = Compute<T>;
+  BK_SHARED(Panels<A>, panels);
+  BK_SHARED(ColumnSums<A>, sums);
+  const Network<T>& net = layer.network;
+  const Place place = place_of(blockIdx.x, net.networks, layer.row_tiles(), layer.neuron_tiles());
+  const TileOfLayer<T> at{layer,
+                          place.network,
+                          place.row + tile_row(),
+                          place.column + tile_column(),
+                          place.row / kTile,
+                          place.column / kTile};
+
+  Tile<A> h;
+  if (splits > 1) {
+    load_preactivation(at, parts, splits, h);
+  } else {
+    const Operand<A> x{layer.x, layer.x_network_stride, net.dim};
+    const Operand<T> w{net.weight + layer.first_neuron * net.dim, net.neurons * net.dim, net.dim};
+    multiply(PanelLoader<A, A, true>(x, place.network, place.row, layer.rows()),
+             PanelLoader<A, T, true>(w, place.network, place.column, layer.neurons), 0, net.dim, panels, h);
+  }
+  if (net.bias != nullptr) {
+#pragma unroll
+    for (int j = 0; j < kPerThread; ++j) {
+      const A bias = at.neuron_value(net.bias, j);
+#pragma unroll
+      for (int i = 0; i < kPerThread; ++i) h.v[i][j] += bias;
+    }
+  }
+  if (layer.value_parts != nullptr || layer.head_parts != nullptr) {
+    Tile<A> value = h;
+    map_tile<kUnrolled<Phi>>(value, [&](A x) { return phi.value(x); });
+    emit_values(at, value, sums);
+  }
+  if (layer.gated != nullptr || layer.bias_parts != nullptr) {
+    map_tile<kUnrolled<Phi>>(h, [&](A x) { return phi.first(x); });
+    emit_gated(at, h, sums);
+  }
+}
+
+}  // namespace
+
+template <class T> int hidden(const Hidden<T>& layer, Compute<T>* preactivation_parts, cudaStream_t stream) {
+  using A = Compute<T>;
+  const Network<T>& net = layer.network;
+  const int splits = split_count(net.networks, layer.rows(), layer.neurons, net.dim);
+  if (splits > 1) {
+    const Product<A, T> product{
+        {layer.x, layer.x_network_stride, net.dim},
+        {net.weight + layer.first_neuron * net.dim, net.neurons * net.dim, net.dim},
+        net.networks,
+        layer.rows(),
+        layer.neurons,
+        net.dim,
+        preactivation_parts,
+        layer.rows() * layer.neurons,
+        false,
+    };
+    BK_TRY(multiply_xw_parts(product, splits, stream));
+  }
+  const int64_t blocks = net.networks * layer.row_tiles() * layer.neuron_tiles();
+  return specialise_activation(net.activation, [&](auto phi) {
+    return launch(hidden_kernel<T, decltype(phi)>, blocks, stream, layer, phi,
+                  static_cast<const A*>(preactivation_parts), splits);
+  });
+}
+
+}  // namespace bk::cuda
