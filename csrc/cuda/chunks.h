@@ -22,35 +22,40 @@ struct Chunk {
 constexpr int64_t kGatedElements = int64_t{1} << 22;
 // Rows of U per chunk: enough tiles to occupy the device, few enough to leave room for 512 neurons.
 constexpr int64_t kChunkRows = 8192;
-// Numbers of x per chunk, where an algorithm keeps copies of x.
+// Numbers of x per chunk, where an algorithm keeps copies of x; and neurons, where it keeps one number for each.
 constexpr int64_t kStateElements = int64_t{1} << 21;
+constexpr int64_t kNoState = std::int64_t{1} << 62;
 
-constexpr int64_t kUnlimited = std::int64_t{1} << 62;
+inline int64_t at_least_one(int64_t count) { return std::max<int64_t>(1, count); }
+inline int64_t whole_tiles(int64_t rows) { return ceil_div(rows, kTile) * kTile; }
 
-// Samples per chunk. `state` bounds the numbers of x.
-template <class T> int64_t samples_per_chunk(const Network<T>& network, int64_t state = kUnlimited) {
-  // Per-tile sums cost k numbers per row and 64 neurons: many heads mean fewer rows.
-  const int64_t rows = kChunkRows / std::max<int64_t>(1, network.heads / kTile);
-  const int64_t by_rows = rows / network.patches;
-  const int64_t by_state = state / std::max<int64_t>(1, network.patches * network.dim);
-  return std::max<int64_t>(1, std::min(by_rows, by_state));
-}
-
-inline int64_t neurons_per_chunk(int64_t rows, int64_t neurons) {
-  const int64_t most = std::max<int64_t>(1, kGatedElements / std::max<int64_t>(1, rows));
-  return std::min(neurons, most < kTile ? most : most / kTile * kTile);
+// Sums over a tile leave k numbers per 64: beyond 64 heads, they rather than U fill the workspace.
+template <class T> int64_t head_groups(const Network<T>& network) {
+  return at_least_one(ceil_div(network.heads, kTile));
 }
 
 // The largest chunk that for_each_chunk makes, with which the workspace is laid out.
-inline Chunk largest_chunk(int64_t networks, int64_t samples, int64_t limit) {
-  if (samples >= limit) return {0, std::min<int64_t>(networks, 1), 0, limit};
-  return {0, std::min(networks, limit / std::max<int64_t>(1, samples)), 0, samples};
+template <class T> Chunk largest_chunk(const Network<T>& network, int64_t samples, int64_t state = kNoState) {
+  const int64_t rows = kChunkRows / head_groups(network), patches = network.patches;
+  const int64_t by_state = at_least_one(state / at_least_one(patches * network.dim));
+  const int64_t most = at_least_one(std::min(rows / patches, by_state));
+  if (samples >= most) return {0, std::min<int64_t>(network.networks, 1), 0, most};
+
+  int64_t networks = rows / at_least_one(whole_tiles(samples * patches));
+  networks = std::min({networks, by_state / at_least_one(samples), state / at_least_one(network.neurons)});
+  return {0, std::min(network.networks, at_least_one(networks)), 0, samples};
 }
 
-template <class Visit> int for_each_chunk(int64_t networks, int64_t samples, int64_t limit, Visit&& visit) {
-  const Chunk most = largest_chunk(networks, samples, limit);
+// Neurons per range, for every chunk of a call.
+template <class T> int64_t neurons_per_range(const Network<T>& network, const Chunk& most) {
+  const int64_t rows = most.networks * whole_tiles(most.samples * network.patches);
+  const int64_t count = at_least_one(kGatedElements / head_groups(network) / at_least_one(rows));
+  return std::min(network.neurons, count < kTile ? count : count / kTile * kTile);
+}
+
+template <class Visit> int for_each_chunk(int64_t networks, int64_t samples, const Chunk& most, Visit&& visit) {
   for (int64_t network = 0; network < networks; network += most.networks) {
-    for (int64_t sample = 0; sample == 0 || sample < samples; sample += std::max<int64_t>(1, most.samples)) {
+    for (int64_t sample = 0; sample == 0 || sample < samples; sample += at_least_one(most.samples)) {
       BK_TRY(visit(Chunk{network, std::min(most.networks, networks - network), sample,
                          std::min(most.samples, samples - sample)}));
     }
@@ -60,7 +65,7 @@ template <class Visit> int for_each_chunk(int64_t networks, int64_t samples, int
 
 // Calls visit(first, count) over the neurons; once with (0, 0) when there are none, so that results are still written.
 template <class Visit> int for_each_neuron_range(int64_t neurons, int64_t most, Visit&& visit) {
-  for (int64_t first = 0; first == 0 || first < neurons; first += std::max<int64_t>(1, most)) {
+  for (int64_t first = 0; first == 0 || first < neurons; first += at_least_one(most)) {
     BK_TRY(visit(first, std::min(most, neurons - first)));
   }
   return cudaSuccess;

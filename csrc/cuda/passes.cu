@@ -6,7 +6,7 @@ template <class T>
 PassMemory<Compute<T>> take_pass_memory(Arena& arena, const Network<T>& network, const Chunk& chunk, PassKind kind) {
   using A = Compute<T>;
   const int64_t rows = chunk.samples * network.patches, all_rows = chunk.networks * rows, heads = network.heads;
-  const int64_t neurons = neurons_per_chunk(all_rows, network.neurons), tiles = ceil_div(neurons, kTile);
+  const int64_t neurons = neurons_per_range(network, chunk), tiles = ceil_div(neurons, kTile);
   const int64_t row_tiles = ceil_div(rows, kTile);
 
   PassMemory<A> memory = {};

@@ -10,17 +10,17 @@ constexpr PassKind kPass = {true, false, false, false};
 
 template <class T> std::size_t two_layer_workspace(const Network<T>& network, const Samples<Compute<T>>& samples) {
   Arena arena(nullptr);
-  take_pass_memory(arena, network, largest_chunk(network.networks, samples.count, samples_per_chunk(network)), kPass);
+  take_pass_memory(arena, network, largest_chunk(network, samples.count), kPass);
   return arena.bytes();
 }
 
 template <class T>
 int two_layer(const Network<T>& network, const Samples<Compute<T>>& samples, Compute<T>* f, Launch run) {
-  const int64_t limit = samples_per_chunk(network);
+  const Chunk most = largest_chunk(network, samples.count);
   Arena arena(run.workspace);
-  const auto memory = take_pass_memory(arena, network, largest_chunk(network.networks, samples.count, limit), kPass);
+  const auto memory = take_pass_memory(arena, network, most, kPass);
 
-  return for_each_chunk(network.networks, samples.count, limit, [&](const Chunk& chunk) {
+  return for_each_chunk(network.networks, samples.count, most, [&](const Chunk& chunk) {
     InputPass<T> pass = {};
     pass.network = part_of(network, chunk);
     pass.samples = part_of(samples, chunk, network.patches * network.dim);

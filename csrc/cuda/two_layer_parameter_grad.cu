@@ -70,18 +70,18 @@ int run_parameter_pass(const ParameterPass<T>& pass, const PassMemory<Compute<T>
 template <class T>
 std::size_t two_layer_parameter_grad_workspace(const Network<T>& network, const Samples<Compute<T>>& samples) {
   Arena arena(nullptr);
-  take_pass_memory(arena, network, largest_chunk(network.networks, samples.count, samples_per_chunk(network)), kPass);
+  take_pass_memory(arena, network, largest_chunk(network, samples.count), kPass);
   return arena.bytes();
 }
 
 template <class T>
 int two_layer_parameter_grad(const Network<T>& network, const Samples<Compute<T>>& samples, const Compute<T>* cotangent,
                              Compute<T>* gw, Compute<T>* ga, Compute<T>* gb, Launch run) {
-  const int64_t limit = samples_per_chunk(network);
+  const Chunk most = largest_chunk(network, samples.count);
   Arena arena(run.workspace);
-  const auto memory = take_pass_memory(arena, network, largest_chunk(network.networks, samples.count, limit), kPass);
+  const auto memory = take_pass_memory(arena, network, most, kPass);
 
-  return for_each_chunk(network.networks, samples.count, limit, [&](const Chunk& chunk) {
+  return for_each_chunk(network.networks, samples.count, most, [&](const Chunk& chunk) {
     const auto parameters = [&](Compute<T>* all, int64_t size) {
       return all == nullptr ? nullptr : all + chunk.network * network.neurons * size;
     };

@@ -11,18 +11,18 @@ constexpr PassKind kPass = {true, true, false, false};
 template <class T>
 std::size_t two_layer_value_and_grad_workspace(const Network<T>& network, const Samples<Compute<T>>& samples) {
   Arena arena(nullptr);
-  take_pass_memory(arena, network, largest_chunk(network.networks, samples.count, samples_per_chunk(network)), kPass);
+  take_pass_memory(arena, network, largest_chunk(network, samples.count), kPass);
   return arena.bytes();
 }
 
 template <class T>
 int two_layer_value_and_grad(const Network<T>& network, const Samples<Compute<T>>& samples, const Compute<T>* cotangent,
                              Compute<T>* f, Compute<T>* gx, Launch run) {
-  const int64_t limit = samples_per_chunk(network);
+  const Chunk most = largest_chunk(network, samples.count);
   Arena arena(run.workspace);
-  const auto memory = take_pass_memory(arena, network, largest_chunk(network.networks, samples.count, limit), kPass);
+  const auto memory = take_pass_memory(arena, network, most, kPass);
 
-  return for_each_chunk(network.networks, samples.count, limit, [&](const Chunk& chunk) {
+  return for_each_chunk(network.networks, samples.count, most, [&](const Chunk& chunk) {
     const int64_t row_size = network.patches * network.dim;
     InputPass<T> pass = {};
     pass.network = part_of(network, chunk);
