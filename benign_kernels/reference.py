@@ -80,7 +80,7 @@ def _networks(
 ) -> Iterator[tuple[Tensor, Network]]:
     """Each network with its points (n, P, d)."""
     S, (m, d) = W.shape[:-2], W.shape[-2:]
-    networks, rows = S.numel(), _row_shape(x, W)[len(S) :].numel()
+    networks, rows = S.numel(), _rows_of_each(x, W)
     heads = _head_shape(W, a).numel()
     points = x.double().expand(*S, *x.shape[-2:]) if S else x.double()
     points = points.reshape(networks, rows, patches, d)
@@ -98,6 +98,10 @@ def _networks(
 def _row_shape(x: Tensor, W: Tensor) -> torch.Size:
     """Of the results: one entry for each row of each network."""
     return W.shape[:-2] + x.shape[-2:-1] if W.dim() > 2 else x.shape[:-1]
+
+
+def _rows_of_each(x: Tensor, W: Tensor) -> int:
+    return _row_shape(x, W)[W.dim() - 2 :].numel()
 
 
 def _head_shape(W: Tensor, a: Tensor) -> torch.Size:
@@ -141,7 +145,7 @@ def two_layer_value_and_grad(
     rows, heads = _row_shape(x, W), _head_shape(W, a)
     R = W.new_ones(rows + heads, dtype=torch.float64) if cotangent is None else cotangent.double()
     networks = list(_networks(x, W, a, bias, head_bias, activation, patches))
-    R = R.reshape(len(networks), -1, heads.numel())
+    R = R.reshape(len(networks), _rows_of_each(x, W), heads.numel())
     f = [net.output(X) for X, net in networks]
     g = [net.input_gradient(X, R[i]) for i, (X, net) in enumerate(networks)]
     return _stack(f, rows + heads), _stack(g, rows + x.shape[-1:])
@@ -159,7 +163,7 @@ def two_layer_parameter_grad(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of Σ cotangent·f with respect to W, a and bias."""
     networks = list(_networks(x, W, a, bias, None, activation, patches))
-    R = cotangent.double().reshape(len(networks), -1, _head_shape(W, a).numel())
+    R = cotangent.double().reshape(len(networks), _rows_of_each(x, W), _head_shape(W, a).numel())
     grads = [net.parameter_gradient(X, R[i]) for i, (X, net) in enumerate(networks)]
     gW, ga, gb = zip(*grads, strict=True) if grads else ([], [], [])
     return _stack(list(gW), W.shape), _stack(list(ga), a.shape), _stack(list(gb), W.shape[:-1])
