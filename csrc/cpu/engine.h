@@ -11,7 +11,8 @@
 
 namespace bk::cpu {
 
-// The caller's thread pool. for_each runs body(context, task) for each task in [0, tasks), and returns when all are done.
+// The caller's thread pool. for_each runs body(context, task) for each task in [0, tasks), and returns when all are
+// done.
 struct Parallel {
   void (*for_each)(std::int64_t tasks, void (*body)(void* context, std::int64_t task), void* context);
   std::int64_t threads = 1;  // how many tasks it runs at a time; only the speed depends on it
@@ -34,10 +35,8 @@ void two_layer_parameter_grad(const Network<T>& network, const Samples<Compute<T
                               Parallel run);
 
 // One projected step on rows of any model. A = float, double.
-template <class A>
-void l2_pgd_step(const PgdStep<A>& step, Parallel run);
-template <class A>
-void linf_pgd_step(const PgdStep<A>& step, Parallel run);
+template <class A> void l2_pgd_step(const PgdStep<A>& step, Parallel run);
+template <class A> void linf_pgd_step(const PgdStep<A>& step, Parallel run);
 
 // The whole attack, all steps in one call.
 template <class T>

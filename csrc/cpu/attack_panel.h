@@ -1,0 +1,93 @@
+// One panel of samples under attack: the state of its rows, and what happens to them between two evaluations.
+#pragma once
+
+#include "../model/threat.h"
+#include "evaluation.h"
+#include "vertical.h"
+
+namespace bk::cpu::BK_SIMD_LEVEL {
+
+// Where a panel's samples are, and where they go.
+template <class T> struct AttackProblem {
+  using A = Compute<T>;
+  const Network<T>& network;
+  const Samples<A>& x0;
+  const Attack<A>& attack;
+  const AttackResult<A>& result;
+  const A* norms;  // (networks, m) ‖w_j‖, for the exact direction
+  Sharing sharing;
+
+  BK_HD std::int64_t rows() const { return network.networks * x0.count; }
+  BK_HD bool several_heads() const { return network.heads > 1; }
+  // Whether f is needed at every iterate, and not only at the last.
+  BK_HD bool follows_value() const {
+    const Threat<A>& threat = attack.threat;
+    return several_heads() || threat.loss == Loss::squared || threat.direction == Direction::loss ||
+           threat.keep == Keep::worst;
+  }
+  // Several heads: f first, then the gradient at the cotangent it calls for; H is kept in between where it is small.
+  BK_HD bool keeps_hidden() const {
+    constexpr std::int64_t kKept = 1 << 22;
+    return several_heads() &&
+           network.neurons * network.patches * kMaxWidth<A> * static_cast<std::int64_t>(sizeof(A)) <= kKept;
+  }
+};
+
+template <class T> class AttackPanel {
+ public:
+  using A = Compute<T>;
+
+  AttackPanel(const AttackProblem<T>& problem, std::int64_t task);
+  std::int64_t memory() const;
+  A* attach(A* memory);
+
+  // x_0.
+  void begin();
+  // f is known at the iterate: the margin, the worst so far, the cotangent or the sign of the direction.
+  void see_value();
+  // The gradient is known: the next iterate.
+  void move();
+  // The last iterate has been seen.
+  void end();
+
+  PanelEvaluation<T> evaluation;
+
+ private:
+  const AttackProblem<T>& problem_;
+  std::int64_t network_, first_, count_;  // samples [first, first + count) of the network
+  std::int64_t iterate_ = 0;
+
+  A* origin_;   // (P·d, width) x0
+  A* delta_;    // (P·d, width) the way so far
+  A* worst_x_;  // (P·d, width), with Keep::worst
+  A* worst_f_;  // (heads, width), with Keep::worst
+  A* target_;   // (heads, width) for squared; (width) labels otherwise
+  Lanes<A> radius_, step_;
+  Lanes<A> factor_;     // the direction is factor · g
+  Lanes<A, A> finite_;  // 0 for rows that have met a number that is none
+  Lanes<A, A> margin_, worst_margin_;
+
+  BK_HD std::int64_t size() const { return evaluation.layer.size(); }
+  BK_HD std::int64_t heads() const { return evaluation.layer.heads; }
+  BK_HD std::int64_t width() const { return evaluation.width(); }
+  BK_HD std::int64_t row() const { return network_ * problem_.x0.count + first_; }
+  BK_HD const Threat<A>& threat() const { return problem_.attack.threat; }
+  BK_HD std::int64_t target_rows() const { return threat().loss == Loss::squared ? heads() : 1; }
+
+  void load_targets();
+  void load_threat();
+  void start_from(const A* start);
+  void find_margin();
+  void keep_worst();
+  void find_factor();
+  void find_cotangent();
+  void cross_entropy_cotangent(std::int64_t column);
+  void squared_cotangent(std::int64_t column);
+  double step_per_gradient(std::int64_t i, double norm, double unit) const;
+  void move_l2(const Lanes<A>& norms);
+  void move_linf(const Lanes<A>& norms);
+  void place(const Lanes<A, A>& scale, const Lanes<A, A>& moved, bool boxed);
+  void store_iterate();
+};
+
+}  // namespace bk::cpu::BK_SIMD_LEVEL

@@ -1,0 +1,179 @@
+// Compiled once, for the baseline: picks the SIMD level at run time and forwards each function of engine.h to it.
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "engine.h"
+#include "workspace.h"
+
+namespace bk::cpu {
+
+// The kernels of one level, as the sources compiled for it define them.
+#define BK_DECLARE_LEVEL(level)                                                                                       \
+  namespace level {                                                                                                   \
+  template <class T> void two_layer(const Network<T>&, const Samples<Compute<T>>&, Compute<T>*, Parallel);            \
+  template <class T>                                                                                                  \
+  void two_layer_value_and_grad(const Network<T>&, const Samples<Compute<T>>&, const Compute<T>*, Compute<T>*,        \
+                                Compute<T>*, Parallel);                                                               \
+  template <class T>                                                                                                  \
+  void two_layer_parameter_grad(const Network<T>&, const Samples<Compute<T>>&, const Compute<T>*, Compute<T>*,        \
+                                Compute<T>*, Compute<T>*, Parallel);                                                  \
+  template <class A> void l2_pgd_step(const PgdStep<A>&, Parallel);                                                   \
+  template <class A> void linf_pgd_step(const PgdStep<A>&, Parallel);                                                 \
+  template <class T>                                                                                                  \
+  void pgd(const Network<T>&, const Samples<Compute<T>>&, const Attack<Compute<T>>&, const AttackResult<Compute<T>>&, \
+           Parallel);                                                                                                 \
+  }
+
+BK_DECLARE_LEVEL(base)
+#if defined(__x86_64__)
+BK_DECLARE_LEVEL(v3)
+BK_DECLARE_LEVEL(v4)
+#endif
+
+namespace {
+
+enum class Level : int { base, v3, v4 };
+constexpr const char* kLevelNames[] = {"base", "v3", "v4"};
+
+bool machine_has(Level level) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+                  __builtin_cpu_supports("bmi2");
+  const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                  __builtin_cpu_supports("avx512vl");
+  return level == Level::base || (level == Level::v3 && v3) || (level == Level::v4 && v4);
+#else
+  return level == Level::base;
+#endif
+}
+
+// -1 when `name` is no level of this machine.
+int find_level(const char* name) {
+  for (int level = 0; level < 3; ++level) {
+    if (std::strcmp(name, kLevelNames[level]) == 0 && machine_has(static_cast<Level>(level))) return level;
+  }
+  return -1;
+}
+
+int first_level() {
+  const char* wanted = std::getenv("BENIGN_KERNELS_SIMD");
+  const int named = wanted ? find_level(wanted) : -1;
+  if (named >= 0) return named;
+  return machine_has(Level::v4) ? 2 : machine_has(Level::v3) ? 1 : 0;
+}
+
+std::atomic<int>& current_level() {
+  static std::atomic<int> level{first_level()};
+  return level;
+}
+
+}  // namespace
+
+const char* simd_level() { return kLevelNames[current_level().load(std::memory_order_relaxed)]; }
+
+bool set_simd_level(const char* level) {
+  const int named = level ? find_level(level) : -1;
+  if (named >= 0) current_level().store(named, std::memory_order_relaxed);
+  return named >= 0;
+}
+
+// ---- what the levels share: memory and the guarded parallel loop ----------------------------------------------------
+
+Workspace::Workspace(std::size_t bytes) {
+  constexpr std::size_t kAlignment = 64;
+  memory_ = std::aligned_alloc(kAlignment, (bytes / kAlignment + 1) * kAlignment);
+  if (!memory_) throw std::bad_alloc();
+}
+
+Workspace::~Workspace() { std::free(memory_); }
+
+namespace {
+
+struct Guarded {
+  void (*body)(void*, std::int64_t);
+  void* context;
+  std::atomic<bool> out_of_memory;
+};
+
+}  // namespace
+
+void run_tasks(const Parallel& run, std::int64_t tasks, void (*body)(void*, std::int64_t), void* context) {
+  if (tasks <= 1 || run.threads <= 1) {
+    for (std::int64_t task = 0; task < tasks; ++task) body(context, task);
+    return;
+  }
+  // The only exception of the kernels is bad_alloc; it must not cross the pool.
+  Guarded guarded{body, context, {false}};
+  run.for_each(
+      tasks,
+      [](void* erased, std::int64_t task) {
+        auto* guard = static_cast<Guarded*>(erased);
+        try {
+          guard->body(guard->context, task);
+        } catch (const std::bad_alloc&) {
+          guard->out_of_memory.store(true, std::memory_order_relaxed);
+        }
+      },
+      &guarded);
+  if (guarded.out_of_memory.load()) throw std::bad_alloc();
+}
+
+// ---- engine.h, forwarded --------------------------------------------------------------------------------------------
+
+#if defined(__x86_64__)
+#define BK_AT_LEVEL(call)                                                        \
+  switch (static_cast<Level>(current_level().load(std::memory_order_relaxed))) { \
+    case Level::v4: return v4::call;                                             \
+    case Level::v3: return v3::call;                                             \
+    default: return base::call;                                                  \
+  }
+#else
+#define BK_AT_LEVEL(call) return base::call;
+#endif
+
+template <class T>
+void two_layer(const Network<T>& network, const Samples<Compute<T>>& samples, Compute<T>* f, Parallel run) {
+  BK_AT_LEVEL(two_layer(network, samples, f, run))
+}
+
+template <class T>
+void two_layer_value_and_grad(const Network<T>& network, const Samples<Compute<T>>& samples,
+                              const Compute<T>* cotangent, Compute<T>* f, Compute<T>* gx, Parallel run) {
+  BK_AT_LEVEL(two_layer_value_and_grad(network, samples, cotangent, f, gx, run))
+}
+
+template <class T>
+void two_layer_parameter_grad(const Network<T>& network, const Samples<Compute<T>>& samples,
+                              const Compute<T>* cotangent, Compute<T>* gw, Compute<T>* ga, Compute<T>* gb,
+                              Parallel run) {
+  BK_AT_LEVEL(two_layer_parameter_grad(network, samples, cotangent, gw, ga, gb, run))
+}
+
+template <class A> void l2_pgd_step(const PgdStep<A>& step, Parallel run) { BK_AT_LEVEL(l2_pgd_step(step, run)) }
+
+template <class A> void linf_pgd_step(const PgdStep<A>& step, Parallel run) { BK_AT_LEVEL(linf_pgd_step(step, run)) }
+
+template <class T>
+void pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
+         const AttackResult<Compute<T>>& result, Parallel run){BK_AT_LEVEL(pgd(network, x0, attack, result, run))}
+
+#define BK_INSTANTIATE(T)                                                                                     \
+  template void two_layer<T>(const Network<T>&, const Samples<Compute<T>>&, Compute<T>*, Parallel);           \
+  template void two_layer_value_and_grad<T>(const Network<T>&, const Samples<Compute<T>>&, const Compute<T>*, \
+                                            Compute<T>*, Compute<T>*, Parallel);                              \
+  template void two_layer_parameter_grad<T>(const Network<T>&, const Samples<Compute<T>>&, const Compute<T>*, \
+                                            Compute<T>*, Compute<T>*, Compute<T>*, Parallel);                 \
+  template void pgd<T>(const Network<T>&, const Samples<Compute<T>>&, const Attack<Compute<T>>&,              \
+                       const AttackResult<Compute<T>>&, Parallel);
+
+BK_INSTANTIATE(float) BK_INSTANTIATE(double)
+    BK_INSTANTIATE(BFloat16) template void l2_pgd_step<float>(const PgdStep<float>&, Parallel);
+template void l2_pgd_step<double>(const PgdStep<double>&, Parallel);
+template void linf_pgd_step<float>(const PgdStep<float>&, Parallel);
+template void linf_pgd_step<double>(const PgdStep<double>&, Parallel);
+
+}  // namespace bk::cpu

@@ -1,0 +1,148 @@
+// Vec<A>: a SIMD register of float or double with the operators that csrc/model/activation.h asks of a number.
+//
+// Every kernel source is compiled once per level with -DBK_SIMD_LEVEL=v4, v3 or base, and all it defines lives in
+// bk::cpu::<level>: no function is shared between levels, so none can leak an instruction into a lower one. For the
+// same reason the kernels use no templates of the standard library, and shared code is always inlined (BK_HD).
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "../model/macros.h"
+
+#if !defined(BK_SIMD_LEVEL)
+#error "define BK_SIMD_LEVEL as v4, v3 or base"
+#endif
+
+#pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed only between inlined functions
+
+namespace bk::cpu::BK_SIMD_LEVEL {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+constexpr int kRegisters = 32;
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32;
+constexpr int kRegisters = 16;
+#elif defined(__aarch64__)
+constexpr int kVectorBytes = 16;
+constexpr int kRegisters = 32;
+#else
+constexpr int kVectorBytes = 16;
+constexpr int kRegisters = 16;
+#endif
+
+template <class A> struct IntegerOf;
+template <> struct IntegerOf<float> {
+  using type = std::int32_t;
+};
+template <> struct IntegerOf<double> {
+  using type = std::int64_t;
+};
+template <class A> using Integer = typename IntegerOf<A>::type;
+
+// All ones where true.
+template <class A> struct Mask {
+  typedef Integer<A> Raw __attribute__((vector_size(kVectorBytes)));
+  Raw raw;
+
+  BK_HD friend Mask operator&(Mask a, Mask b) { return {a.raw & b.raw}; }
+  BK_HD friend Mask operator|(Mask a, Mask b) { return {a.raw | b.raw}; }
+  BK_HD friend Mask operator~(Mask a) { return {~a.raw}; }
+};
+
+template <class A> struct Vec {
+  static constexpr int kLanes = kVectorBytes / sizeof(A);
+  typedef A Raw __attribute__((vector_size(kVectorBytes)));
+  typedef A Unaligned __attribute__((vector_size(kVectorBytes), aligned(alignof(A)), may_alias));
+  typedef Integer<A> Bits __attribute__((vector_size(kVectorBytes)));
+  Raw raw;
+
+  Vec() = default;
+  BK_HD explicit Vec(double value) { *this = broadcast(static_cast<A>(value)); }
+  BK_HD static Vec of(Raw raw) {
+    Vec v;
+    v.raw = raw;
+    return v;
+  }
+  BK_HD static Vec broadcast(A value) { return of(value - Raw{}); }  // s − 0 is s, also for −0 and NaN
+  BK_HD static Vec of_bits(Bits bits) { return of(reinterpret_cast<Raw>(bits)); }
+  BK_HD static Vec load(const A* from) { return of(*reinterpret_cast<const Unaligned*>(from)); }
+  BK_HD void store(A* to) const { *reinterpret_cast<Unaligned*>(to) = raw; }
+  BK_HD Bits bits() const { return reinterpret_cast<Bits>(raw); }
+
+  BK_HD friend Vec operator+(Vec a, Vec b) { return of(a.raw + b.raw); }
+  BK_HD friend Vec operator-(Vec a, Vec b) { return of(a.raw - b.raw); }
+  BK_HD friend Vec operator*(Vec a, Vec b) { return of(a.raw * b.raw); }
+  BK_HD friend Vec operator/(Vec a, Vec b) { return of(a.raw / b.raw); }
+  BK_HD friend Vec operator-(Vec a) { return of(-a.raw); }
+  BK_HD Vec& operator+=(Vec b) { return *this = *this + b; }
+  BK_HD Vec& operator*=(Vec b) { return *this = *this * b; }
+
+  BK_HD friend Mask<A> operator<(Vec a, Vec b) { return {a.raw < b.raw}; }
+  BK_HD friend Mask<A> operator<=(Vec a, Vec b) { return {a.raw <= b.raw}; }
+  BK_HD friend Mask<A> operator>(Vec a, Vec b) { return {a.raw > b.raw}; }
+  BK_HD friend Mask<A> operator>=(Vec a, Vec b) { return {a.raw >= b.raw}; }
+  BK_HD friend Mask<A> operator==(Vec a, Vec b) { return {a.raw == b.raw}; }
+  BK_HD friend Mask<A> operator!=(Vec a, Vec b) { return {a.raw != b.raw}; }
+};
+
+template <class A> BK_HD Vec<A> select(Mask<A> condition, Vec<A> yes, Vec<A> no) {
+  return Vec<A>::of(condition.raw ? yes.raw : no.raw);
+}
+
+template <class A> BK_HD Vec<A> min(Vec<A> a, Vec<A> b) {  // b where either is NaN
+  return select(a < b, a, b);
+}
+template <class A> BK_HD Vec<A> max(Vec<A> a, Vec<A> b) {  // b where either is NaN
+  return select(a > b, a, b);
+}
+
+template <class A> BK_HD Vec<A> absolute(Vec<A> a) {
+  constexpr Integer<A> kAllButSign = ~(Integer<A>(1) << (8 * sizeof(A) - 1));
+  return Vec<A>::of_bits(a.bits() & kAllButSign);
+}
+
+template <class A> BK_HD Vec<A> copy_sign(Vec<A> size, Vec<A> sign) {
+  constexpr Integer<A> kSign = Integer<A>(1) << (8 * sizeof(A) - 1);
+  return Vec<A>::of_bits((size.bits() & ~kSign) | (sign.bits() & kSign));
+}
+
+template <class A> BK_HD Mask<A> is_finite(Vec<A> a) {  // x − x is 0 for numbers, NaN for the rest
+  return a - a == Vec<A>(0);
+}
+
+template <class A> BK_HD bool any(Mask<A> mask) {
+  Integer<A> lanes[Vec<A>::kLanes];
+  std::memcpy(lanes, &mask.raw, sizeof(lanes));
+  Integer<A> joined = 0;
+  for (int lane = 0; lane < Vec<A>::kLanes; ++lane) joined |= lanes[lane];
+  return joined != 0;
+}
+
+// f(lane value) for each lane; for what has no vector form and is rare.
+template <class A, class F> BK_HD Vec<A> per_lane(Vec<A> v, F f) {
+  A lanes[Vec<A>::kLanes];
+  v.store(lanes);
+  for (int lane = 0; lane < Vec<A>::kLanes; ++lane) lanes[lane] = f(lanes[lane]);
+  return Vec<A>::load(lanes);
+}
+
+BK_HD Vec<float> sqrt(Vec<float> v) {
+  return per_lane(v, [](float lane) { return __builtin_sqrtf(lane); });
+}
+BK_HD Vec<double> sqrt(Vec<double> v) {
+  return per_lane(v, [](double lane) { return __builtin_sqrt(lane); });
+}
+
+// Σ lanes, in a fixed order.
+template <class A> BK_HD A sum_lanes(Vec<A> v) {
+  A lanes[Vec<A>::kLanes];
+  v.store(lanes);
+  for (int half = Vec<A>::kLanes / 2; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  }
+  return lanes[0];
+}
+
+}  // namespace bk::cpu::BK_SIMD_LEVEL

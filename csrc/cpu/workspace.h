@@ -1,0 +1,27 @@
+// Memory and threads as the kernels of every level use them. Defined once, in dispatch.cpp.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "engine.h"
+
+namespace bk::cpu {
+
+// Uninitialised memory, aligned to a cache line. Throws std::bad_alloc.
+class Workspace {
+ public:
+  explicit Workspace(std::size_t bytes);
+  ~Workspace();
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+  BK_HD char* data() const { return static_cast<char*>(memory_); }
+
+ private:
+  void* memory_;
+};
+
+// body(context, task) for each task, in the pool if there are several of each; std::bad_alloc reaches the caller.
+void run_tasks(const Parallel& run, std::int64_t tasks, void (*body)(void*, std::int64_t), void* context);
+
+}  // namespace bk::cpu
