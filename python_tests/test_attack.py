@@ -36,8 +36,9 @@ def labels(problem: Problem, loss: str = "margin") -> Tensor:
 
 
 def expected(norm: str, problem: Problem, y: Tensor, direction: str = "exact", **keywords: Any) -> reference.Attacked:
-    rule: Any = DIRECTIONS[direction]
+    rule: Any = direction
     if direction != "exact":
+        rule = DIRECTIONS[direction]
         samples = math.prod(problem.x.shape[:-1]) // (1 if problem.x.dim() == 2 else math.prod(problem.W.shape[:-2]))
         rule = Rule(rule.floor_rule, rule.floor, 1 / max(1, samples) if rule.mean else 1.0)
     attacked = reference.l2_pgd if norm == "l2" else reference.linf_pgd
