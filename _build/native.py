@@ -145,7 +145,7 @@ def _write_rules(writer: _Ninja, tools: Tools) -> None:
         writer.rule(
             "nvcc", " ".join([*words, *tools.cuda.gencode, "$flags -c $in -o $out"]), "CUDA $name", depfile=True
         )
-    link = f"{tools.cxx} -shared -Wl,--as-needed -Wl,-z,defs -Wl,--exclude-libs,ALL -Wl,--gc-sections -s"
+    link = f"{tools.cxx} -shared -Wl,--as-needed -Wl,-z,defs -Wl,--gc-sections -s"
     writer.rule("link", f"{link} -o $out $in $flags", "link $name")
 
 
@@ -155,7 +155,8 @@ def _library_objects(
     """All objects of the library but the host ones, and what it is linked with."""
     target = f"0x{TORCH_TARGET[0]:02x}{TORCH_TARGET[1]:02x}000000000000"
     flags = f"{include} {_flag('-isystem ', tools.torch / 'include')} -DTORCH_TARGET_VERSION={target}"
-    libraries = f"{_flag('-L', tools.torch / 'lib')} -ltorch_cpu"
+    libraries = f"{_flag('-Wl,--version-script=', writer.root / 'csrc' / 'exports.map')}"
+    libraries += f" {_flag('-L', tools.torch / 'lib')} -ltorch_cpu"
     objects = []
     for source in sources["simd"]:
         for level, march in tools.levels.items():

@@ -68,6 +68,7 @@ def test_no_code_is_shared_between_simd_levels(level):
     for file in sorted(OBJECTS.glob(f"csrc__cpu__*.{level}.o")):
         for line in lines_of("nm", "--defined-only", file):
             kind, name = line.split()[-2:]
-            if kind in "WwVvu" and f"2bk3cpu2{level}" not in name:
+            own = f"2bk3cpu2{level}" in name or name.startswith("DW.ref.")  # the latter are pointers, not code
+            if kind in "WwVvu" and not own:
                 shared.append(f"{file.name}: {name}")
     assert shared == []

@@ -4,6 +4,7 @@ The installations themselves are run by scripts/check_install.sh, which CI calls
 """
 
 import importlib.util
+import shutil
 import site
 import stat
 import sysconfig
@@ -186,6 +187,7 @@ def small_tree(tmp_path):
     root = tmp_path / "a $mall tree"
     (root / "csrc" / "plan").mkdir(parents=True)
     (root / "csrc" / "sources.txt").write_text("host csrc/plan/*.cpp\n")
+    shutil.copy(native.ROOT / "csrc" / "exports.map", root / "csrc")
     (root / "csrc" / "plan" / "plan.h").write_text("int plan();\n")
     (root / "csrc" / "plan" / "plan.cpp").write_text('#include "plan/plan.h"\nint plan() { return 1; }\n')
     return root

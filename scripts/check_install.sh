@@ -13,7 +13,7 @@ trap 'rm -rf "$work"' EXIT
 export BENIGN_KERNELS_CUDA=0 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 say() { printf '==> %s\n' "$*"; }
-fail() { printf 'check_install: %s\n' "$*" >&2; tail -n 40 "$work/log" >&2; exit 1; }
+fail() { printf 'check_install: %s\n' "$*" >&2; tail -n 40 "$work/log" | cut -c1-300 >&2; exit 1; }
 quietly() { "$@" >"$work/log" 2>&1 || fail "failed: $*"; }
 
 use() { # the command and the ops of what is installed, away from the tree
