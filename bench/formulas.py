@@ -189,7 +189,7 @@ class Oracle:
         if x.shape != origin.shape or not x.isfinite().all():
             return float("inf")
         moved = (x.double() - origin.double()).norm(p=2 if self.attack == "l2" else float("inf"), dim=-1)
-        slack = 1e-12 if x.dtype == torch.float64 else 2e-5
+        slack = 1e-12 if self.problem.case.dtype == "float64" else 2e-5
         if moved.max() > self.problem.radius * (1 + slack):
             return float("inf")
         scale = (self.after - self.before).abs().mean()
