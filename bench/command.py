@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=int, default=Effort.rounds, metavar="N", help="at most so many (default %(default)s)")
     add("--budget", type=float, metavar="SECONDS", help="of timing, over all cases (default: 3 per case)")
     add("--cold", action="store_true", help="empty the caches before every call")
+    add("--processor-time", action="store_true", help="with one thread: do not count waiting for a CPU")
     add("--memory", action="store_true", help="also the peak memory of each, in a process of its own")
     add("--json", metavar="FILE", help="add the rows to this file, replacing those of the same key")
     add("--quick", action="store_true", help="small shapes, few rounds, no compilers and no libraries")
@@ -68,8 +69,11 @@ def main(arguments: argparse.Namespace) -> int:
         rounds=min(arguments.rounds, 7) if arguments.quick else arguments.rounds,
         seconds=3.0 if arguments.budget is None else arguments.budget / len(cases),
     )
-    clock: Clock = CudaClock(arguments.cold) if device == "cuda" else CpuClock(arguments.cold)
-    bench = Bench(device, threads, effort, clock, arguments.memory, shlex.join(["benign", *_typed()]))
+    if arguments.processor_time and (device == "cuda" or threads != 1):
+        raise ValueError("--processor-time: needs --device cpu --threads 1, since threads that wait count as busy")
+    clock: Clock = CpuClock(arguments.cold, arguments.processor_time) if device == "cpu" else CudaClock(arguments.cold)
+    kind = "processor" if arguments.processor_time else "wall"
+    bench = Bench(device, threads, effort, clock, kind, arguments.memory, shlex.join(["benign", *_typed()]))
     found = bench.run(cases, chosen)
     if arguments.json:
         rows.write(arguments.json, found)
@@ -101,6 +105,7 @@ class Bench:
     threads: int
     effort: Effort
     clock: Clock
+    kind: str
     memory: bool
     command: str
 
@@ -112,7 +117,7 @@ class Bench:
         measured = limits.measure(self.device, self.threads)
         on = f"{self.threads} threads, {machine.simd()}" if self.device == "cpu" else "CUDA"
         print(f"{machine.hardware(self.device)}; {on}; torch {torch.__version__}; {machine.revision()}")
-        print(f"limits: {measured}; load average {machine.load()}")
+        print(f"limits: {measured}; {self.kind} time; load average {machine.load()}")
         for provider in chosen:
             if provider not in able:
                 meant = [case for case in cases if case.family in provider.families]
@@ -175,6 +180,7 @@ class Bench:
             "hardware": machine.hardware(self.device),
             "simd": machine.simd(),
             "threads": self.threads,
+            "clock": self.kind,
             "cold": self.clock.cold,
             "load": machine.load(),
             "torch": torch.__version__,

@@ -1,4 +1,4 @@
-"""Results as JSON lines, one per (case, provider, hardware, threads, cold): a new row replaces the old one."""
+"""Results as JSON lines, one per (case, provider, hardware, threads, clock, cold): a new row replaces the old one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Row:
-    """Times in seconds.  ``ratio``: how many times longer than ours, the median over rounds with its 90 % interval.
+    """Times in seconds, of the wall or, where ``clock`` is "processor", of the process.
+
+    ``ratio``: how many times longer than ours, the median over rounds with its 90 % interval.
 
     ``fraction``: of the ``limit`` ("fma", "copy") of the dense algorithm; above 1 where an algorithm needs less.
     ``error``: relative to float64, over the tolerance it is a wrong result, and then there are no times.
@@ -35,6 +37,7 @@ class Row:
     hardware: str = ""
     simd: str = ""
     threads: int = 1
+    clock: str = "wall"
     cold: bool = False
     load: float = 0.0
     torch: str = ""
@@ -44,7 +47,7 @@ class Row:
 
     @property
     def key(self) -> tuple[object, ...]:
-        return (self.case, self.provider, self.hardware, self.threads, self.cold)
+        return (self.case, self.provider, self.hardware, self.threads, self.clock, self.cold)
 
     @property
     def correct(self) -> bool:
