@@ -18,7 +18,8 @@ from .activation import (
     activations,
 )
 from .attack import AttackResult, l2_pgd, linf_pgd
-from .network import TwoLayerNet
+from .model_attack import attack_model
+from .network import TwoLayerNet, TwoLayerView, as_two_layer
 from .ops import (
     l2_pgd_step,
     l2_pgd_step_,
@@ -49,7 +50,10 @@ __all__ = [
     "Softplus",
     "Tanh",
     "TwoLayerNet",
+    "TwoLayerView",
     "activations",
+    "as_two_layer",
+    "attack_model",
     "l2_pgd",
     "l2_pgd_step",
     "l2_pgd_step_",

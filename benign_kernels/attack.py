@@ -53,7 +53,7 @@ class AttackResult:
     margin: Tensor
     trajectory: Tensor | None
     loss: str
-    problem: dict[str, Any]
+    problem: dict[str, Any] | None
 
     @property
     def success(self) -> Tensor | None:
@@ -61,11 +61,11 @@ class AttackResult:
         return None if self.loss == "squared" else ~(self.margin > 0)
 
     @cached_property
-    def plan(self) -> Plan:
-        """The algorithm the attack ran, with its estimated cost and the reason."""
+    def plan(self) -> Plan | None:
+        """The algorithm the attack ran, with its estimated cost and the reason; None where it went through autograd."""
         from .plan import plan
 
-        return plan(**self.problem)
+        return None if self.problem is None else plan(**self.problem)
 
 
 def l2_pgd(

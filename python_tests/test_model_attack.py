@@ -1,0 +1,339 @@
+"""attack_model: recognised models are `l2_pgd`, others take autograd's gradient and end in the same place."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import benign_kernels as bk
+
+X = torch.randn(9, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+SIGNS = torch.tensor([1, -1, 1, 1, -1, -1, 1, -1, 1])
+
+
+def sequential(logits=1, phi=None, generic=False):
+    torch.manual_seed(4)
+    layers = nn.Linear(6, 20), nn.Tanh() if phi is None else phi, nn.Linear(20, logits)
+    model = nn.Sequential(*layers).double()
+    if generic:
+        model.register_forward_hook(lambda *arguments: None)
+    return model
+
+
+def attack(model, x=X, y=SIGNS, **options):
+    """attack_model without its warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the model is attacked through autograd")
+        return bk.attack_model(model, x, y, **{"radius": 0.7, "steps": 7, **options})
+
+
+def assert_same(a, b, tolerance=1e-10):
+    torch.testing.assert_close(a.x, b.x, rtol=0, atol=tolerance)
+    torch.testing.assert_close(a.logits, b.logits, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(a.margin, b.margin, rtol=tolerance, atol=tolerance)
+    assert (a.trajectory is None) == (b.trajectory is None)
+    if a.trajectory is not None:
+        torch.testing.assert_close(a.trajectory, b.trajectory, rtol=0, atol=tolerance)
+    assert (a.success is None) == (b.success is None)
+    if a.success is not None:
+        assert torch.equal(a.success, b.success)
+
+
+def test_recognised_models_are_l2_pgd():
+    net = bk.TwoLayerNet(6, 20, bias=True, head_bias=True, dtype=torch.float64)
+    tensors = {"bias": net.bias, "head_bias": net.head_bias}
+    expected = bk.l2_pgd(X, SIGNS, net.weight, net.head, radius=0.7, steps=7, **tensors)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for model in (net, (net.weight, net.head, net.bias, net.head_bias), bk.as_two_layer(net)):
+            assert_same(bk.attack_model(model, X, SIGNS, radius=0.7, steps=7), expected, tolerance=0)
+        linf = bk.attack_model(net, X, SIGNS, radius=0.7, steps=7, norm="linf")
+    assert_same(linf, bk.linf_pgd(X, SIGNS, net.weight, net.head, radius=0.7, steps=7, **tensors), tolerance=0)
+
+
+OPTIONS = [
+    {},
+    {"norm": "linf", "radius": 0.2},
+    {"radius": torch.linspace(0, 2, 9, dtype=torch.float64), "step": torch.linspace(1, 0, 9, dtype=torch.float64)},
+    {"radius": math.inf, "step": 0.1},
+    {"keep": "worst", "step": 0.9},
+    {"trajectory": True},
+    {"box": (-0.5, 0.5)},
+    {"start": X + 0.3},
+    {"start": X + 5.0, "norm": "linf"},
+    {"restarts": 3, "trajectory": True},
+    {"restarts": 3, "keep": "worst", "norm": "linf"},
+    {"direction": "torchattacks"},
+    {"direction": "foolbox"},
+    {"direction": "cleverhans", "norm": "linf"},
+    {"steps": 0},
+    {"radius": 0.0},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: ",".join(options) or "default")
+@pytest.mark.parametrize("logits", [1, 2, 5])
+def test_generic_and_recognised_models_agree(options, logits):
+    y = SIGNS if logits == 1 else torch.arange(9) % logits
+    generators = [torch.Generator().manual_seed(1) for _ in range(2)]
+    a, b = (
+        attack(sequential(logits, generic=generic), y=y, generator=generator, **options)
+        for generic, generator in zip((False, True), generators, strict=True)
+    )
+    assert_same(a, b)
+    assert a.problem is not None
+    assert b.plan is None
+
+
+@pytest.mark.parametrize("logits", [1, 3])
+@pytest.mark.parametrize("direction", ["exact", "foolbox"])
+def test_squared_loss_agrees(logits, direction):
+    y = torch.randn(9, logits, dtype=torch.float64)
+    options = {"y": y, "loss": "squared", "direction": direction}
+    a, b = (attack(sequential(logits, generic=generic), **options) for generic in (False, True))
+    assert_same(a, b)
+    assert a.success is None
+    if logits == 1:
+        assert_same(attack(sequential(1), y=y[:, 0], loss="squared", direction=direction), a)
+        assert_same(attack(sequential(1, generic=True), y=y[:, 0], loss="squared", direction=direction), a)
+
+
+@pytest.mark.parametrize("generic", [False, True], ids=["recognised", "generic"])
+def test_images_keep_their_shape(generic):
+    model = nn.Sequential(nn.Flatten(), *sequential(3))
+    if generic:
+        model.register_forward_hook(lambda *arguments: None)
+    images, y = X.reshape(9, 1, 2, 3), torch.arange(9) % 3
+    found = attack(model, images, y, trajectory=True, start=images + 0.1)
+    flat = attack(sequential(3), y=y, trajectory=True, start=X + 0.1)
+    assert found.x.shape == images.shape
+    assert found.trajectory.shape == (8, *images.shape)
+    torch.testing.assert_close(found.x.flatten(1), flat.x, rtol=0, atol=1e-10)
+    torch.testing.assert_close(found.trajectory.flatten(2), flat.trajectory, rtol=0, atol=1e-10)
+
+
+# ---- labels ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("generic", [False, True], ids=["recognised", "generic"])
+@pytest.mark.parametrize(
+    ("y", "labels"),
+    [
+        (SIGNS, None),
+        (SIGNS.double(), "signs"),
+        (SIGNS[:, None], None),
+        ((SIGNS + 1) // 2, None),
+        ((SIGNS + 1) // 2, "binary"),
+        (((SIGNS + 1) // 2).float(), None),
+        (SIGNS > 0, None),
+        (SIGNS > 0, "binary"),
+    ],
+)
+def test_one_logit_takes_signs_and_binary_labels(y, labels, generic):
+    assert_same(attack(sequential(generic=generic), y=y, labels=labels), attack(sequential()), 1e-10)
+
+
+@pytest.mark.parametrize("generic", [False, True], ids=["recognised", "generic"])
+@pytest.mark.parametrize("labels", ["signs", "binary", "classes"])
+def test_two_logits_take_all_conventions(labels, generic):
+    y = SIGNS if labels == "signs" else (SIGNS + 1) // 2
+    expected = attack(sequential(2), y=(SIGNS + 1) // 2)
+    assert_same(attack(sequential(2, generic=generic), y=y, labels=labels), expected, 1e-10)
+
+
+def test_the_model_class_says_how_labels_read():
+    class Binary(nn.Module):
+        label_convention = "binary"
+
+        def __init__(self):
+            super().__init__()
+            self.inner = sequential()
+
+        def forward(self, x):
+            return self.inner(x)[:, 0]
+
+    assert_same(attack(Binary(), y=(SIGNS + 1) // 2), attack(sequential()), 1e-10)
+    with pytest.raises(ValueError, match="y: got the label -1, expected 0 or 1"):
+        attack(Binary())
+    net = bk.TwoLayerNet(6, 20, dtype=torch.float64)
+    with pytest.raises(ValueError, match="y: got the label 0, expected -1 or 1"):
+        attack(net, y=(SIGNS + 1) // 2)
+    assert_same(attack(net, y=(SIGNS + 1) // 2, labels="binary"), attack(net), 0)
+
+
+@pytest.mark.parametrize("generic", [False, True], ids=["recognised", "generic"])
+@pytest.mark.parametrize(
+    ("logits", "y", "options", "error", "message"),
+    [
+        (1, torch.tensor([0, 1, -1] * 3), {}, ValueError, "y: got the label 0"),
+        (1, torch.tensor([0, 1, 2] * 3), {}, ValueError, "y: got the label 2"),
+        (1, SIGNS, {"labels": "classes"}, ValueError, "labels: got 'classes'"),
+        (1, SIGNS[:4], {}, ValueError, r"y: got shape \(4,\)"),
+        (3, torch.tensor([0, 1, 3] * 3), {}, ValueError, "y: got labels from 0 to 3"),
+        (3, torch.zeros(9), {}, TypeError, "y: got torch.float32"),
+        (3, SIGNS, {"labels": "signs"}, ValueError, "labels: got 'signs' for 3 logits"),
+        (1, SIGNS, {"labels": "sign"}, ValueError, "labels: got 'sign'"),
+        (1, SIGNS, {"norm": "l1"}, ValueError, "norm: got 'l1'"),
+        (1, SIGNS, {"loss": "hinge"}, ValueError, "loss: got 'hinge'"),
+        (1, SIGNS, {"keep": "best"}, ValueError, "keep: got 'best'"),
+        (1, SIGNS, {"direction": "up"}, ValueError, "direction: got 'up'"),
+        (1, SIGNS, {"steps": -1}, ValueError, "steps: got -1"),
+        (1, SIGNS, {"radius": torch.ones(4)}, ValueError, "radius: got shape"),
+        (3, SIGNS, {"loss": "squared"}, ValueError, "y: got shape"),
+    ],
+)
+def test_errors_name_the_argument(logits, y, options, error, message, generic):
+    with pytest.raises(error, match=message):
+        attack(sequential(logits, generic=generic), y=y, **options)
+
+
+def test_models_that_cannot_be_attacked_are_refused():
+    with pytest.raises(TypeError, match="model: got str"):
+        attack("net")
+    with pytest.raises(TypeError, match="no gradient"):
+        attack(torch.no_grad()(sequential().forward))
+    with pytest.raises(ValueError, match=r"model: returned \(9, 2, 3\)"):
+        attack(lambda x: x.reshape(9, 2, 3))
+    with pytest.raises(TypeError, match=r"x: got torch\.int64"):
+        attack(lambda x: x.sum(1), x=torch.zeros(9, 6, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"x: got shape \(9, 2, 2\), expected samples of 6"):
+        attack(sequential(), x=torch.zeros(9, 2, 2, dtype=torch.float64))
+
+
+# ---- the slow path ---------------------------------------------------------------------------------------------------
+
+
+def test_the_slow_path_warns_once_and_says_why():
+    with pytest.warns(UserWarning, match=r"through autograd, one call per step, because a layer has hooks") as caught:
+        bk.attack_model(sequential(generic=True), X, SIGNS, radius=0.7, restarts=2)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+class Noisy(nn.Module):
+    """Dropout and batch norm: in training mode it would be random, and change its buffers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 20), nn.Dropout(0.5), nn.ReLU(), nn.Linear(20, 1))
+        self.double()
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def test_no_side_effects_on_the_slow_path():
+    model = Noisy().train()
+    model.layers[0].eval()
+    model.layers[1].weight.requires_grad_(False)
+    modes = [module.training for module in model.modules()]
+    flags = [p.requires_grad for p in model.parameters()]
+    buffers = [b.clone() for b in model.buffers()]
+    x, before = X.clone().requires_grad_(), torch.get_rng_state()
+    found = attack(model, x)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [module.training for module in model.modules()] == modes
+    assert [p.requires_grad for p in model.parameters()] == flags
+    assert all(torch.equal(b, old) for b, old in zip(model.buffers(), buffers, strict=True))
+    assert all(p.grad is None for p in model.parameters())
+    assert x.grad is None
+    assert not found.x.requires_grad
+    assert_same(found, attack(model), 0)
+
+
+def test_modes_return_after_an_error():
+    model = Noisy().train()
+    with pytest.raises(RuntimeError):
+        attack(model, X[:, :5])
+    assert all(module.training for module in model.modules())
+
+
+def test_restarts_with_a_generator_leave_the_global_one_alone():
+    models = [sequential(generic=generic) for generic in (False, True)]
+    before = torch.get_rng_state()
+    for model in models:
+        attack(model, restarts=3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_any_autograd_context_will_do(context):
+    expected, model = attack(sequential()), sequential(generic=True)
+    with context():
+        found = attack(model, X.clone())
+    assert_same(found, expected)
+
+
+@pytest.mark.parametrize("options", [{"steps": 0}, {"radius": 0.0}, {"step": 0.0}], ids=str)
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_nothing_to_do_returns_x_bit_for_bit(options, norm):
+    x = X.clone()
+    x[0, 0] = -0.0
+    for generic in (False, True):
+        found = attack(sequential(generic=generic), x, norm=norm, **options).x
+        assert torch.equal(found.view(torch.int64), x.view(torch.int64))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e6, 1e30])
+def test_gradients_of_any_size_take_the_same_steps(scale):
+    one, two, y = sequential(1), sequential(2), (SIGNS + 1) // 2
+    torch.testing.assert_close(attack(lambda x: scale * one(x)).x, attack(one).x, rtol=0, atol=1e-10)
+    torch.testing.assert_close(attack(lambda x: scale * two(x), y=y).x, attack(two, y=y).x, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("generic", [False, True], ids=["recognised", "generic"])
+@pytest.mark.parametrize("direction", ["exact", "torchattacks", "foolbox", "cleverhans"])
+def test_a_row_that_is_not_finite_is_nan_and_touches_no_other(generic, direction):
+    model = sequential(3, generic=generic)
+    x, y = X.clone(), torch.arange(9) % 3
+    x[2, 1] = math.nan
+    x[5, 0] = math.inf
+    options = {"y": y, "trajectory": True, "direction": direction}
+    found, clean = attack(model, x, **options), attack(model, **options)
+    broken = torch.tensor([2, 5])
+    rest = torch.tensor([0, 1, 3, 4, 6, 7, 8])
+    for name in ("x", "logits", "margin"):
+        assert getattr(found, name)[broken].isnan().all()
+        torch.testing.assert_close(getattr(found, name)[rest], getattr(clean, name)[rest], rtol=1e-12, atol=1e-12)
+    assert found.success[broken].all()
+    assert found.trajectory[:, broken].isnan().all()
+
+
+@pytest.mark.parametrize("generic", [False, True], ids=["recognised", "generic"])
+@pytest.mark.parametrize("name", ["radius", "step"])
+@pytest.mark.parametrize("wrong", [math.nan, -1.0])
+def test_bad_radii_and_steps_are_refused(generic, name, wrong):
+    rows = torch.full((9,), 0.7, dtype=torch.float64)
+    rows[3] = wrong
+    for value in (wrong, rows):
+        with pytest.raises(ValueError, match=f"{name}: got"):
+            attack(sequential(generic=generic), **{"step": 0.1, name: value})
+
+
+def test_half_precision_models_walk_in_float32():
+    model = sequential(generic=True).to(torch.bfloat16)
+    found = attack(model, X.to(torch.bfloat16))
+    assert found.x.dtype == torch.float32
+    assert ((found.x - X.to(torch.bfloat16).float()).norm(dim=1) <= 0.7 * (1 + 1e-6)).all()
+    assert (found.margin < attack(model, X.to(torch.bfloat16), steps=0).margin).all()
+
+
+def test_numpy_arrays_are_accepted():
+    for generic in (False, True):
+        found = attack(sequential(generic=generic), X.numpy(), SIGNS.numpy().astype(np.int64))
+        assert_same(found, attack(sequential()), 1e-10)
+
+
+def test_a_model_that_ignores_its_input_stays_where_it_is():
+    found = attack(lambda x: torch.ones(9, dtype=torch.float64, requires_grad=True) + 0 * x.sum(1))
+    assert torch.equal(found.x, X)
+
+
+def test_empty_batches():
+    for generic in (False, True):
+        found = attack(sequential(2, generic=generic), X[:0], torch.zeros(0, dtype=torch.long), trajectory=True)
+        assert found.x.shape == (0, 6)
+        assert found.logits.shape == (0, 2)
+        assert found.trajectory.shape == (8, 0, 6)
