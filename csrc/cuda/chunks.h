@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "engine.h"
 #include "launch.cuh"
@@ -17,14 +18,17 @@ struct Chunk {
   int64_t sample, samples;
 };
 
-// The matrix U of a chunk has at most this many numbers: 16 MB in float32, so that it stays in the second-level cache
-// between the product that writes it and the one that reads it. A sample with more patches than that sets its own.
-constexpr int64_t kGatedElements = int64_t{1} << 22;
-// Rows of U per chunk: enough tiles to occupy the device, few enough to leave room for 512 neurons.
-constexpr int64_t kChunkRows = 8192;
-// Numbers of x per chunk, where an algorithm keeps copies of x; and neurons, where it keeps one number for each.
-constexpr int64_t kStateElements = int64_t{1} << 21;
-constexpr int64_t kNoState = std::int64_t{1} << 62;
+struct ChunkLimits {
+  // Rows of U per chunk: enough tiles to occupy the device, few enough to leave room for 512 neurons.
+  int64_t rows;
+  // Numbers of U per chunk: 16 MB in float32, so that it stays in the second-level cache between the product that
+  // writes it and the one that reads it. A sample with more patches than that sets its own.
+  int64_t gated;
+  // Numbers of x per chunk, where an algorithm keeps copies of x; and neurons, where it keeps one number for each.
+  int64_t state;
+};
+constexpr ChunkLimits kChunkLimits = {8192, int64_t{1} << 22, int64_t{1} << 21};
+inline ChunkLimits chunk_limits = kChunkLimits;  // only tests change it, to see many chunks of small problems
 
 inline int64_t at_least_one(int64_t count) { return std::max<int64_t>(1, count); }
 inline int64_t whole_tiles(int64_t rows) { return ceil_div(rows, kTile) * kTile; }
@@ -35,8 +39,10 @@ template <class T> int64_t head_groups(const Network<T>& network) {
 }
 
 // The largest chunk that for_each_chunk makes, with which the workspace is laid out.
-template <class T> Chunk largest_chunk(const Network<T>& network, int64_t samples, int64_t state = kNoState) {
-  const int64_t rows = kChunkRows / head_groups(network), patches = network.patches;
+// `copies_x`: the algorithm keeps copies of x.
+template <class T> Chunk largest_chunk(const Network<T>& network, int64_t samples, bool copies_x = false) {
+  const int64_t rows = at_least_one(chunk_limits.rows / head_groups(network)), patches = network.patches;
+  const int64_t state = copies_x ? chunk_limits.state : std::numeric_limits<int64_t>::max();
   const int64_t by_state = at_least_one(state / at_least_one(patches * network.dim));
   const int64_t most = at_least_one(std::min(rows / patches, by_state));
   if (samples >= most) return {0, std::min<int64_t>(network.networks, 1), 0, most};
@@ -49,7 +55,7 @@ template <class T> Chunk largest_chunk(const Network<T>& network, int64_t sample
 // Neurons per range, for every chunk of a call.
 template <class T> int64_t neurons_per_range(const Network<T>& network, const Chunk& most) {
   const int64_t rows = most.networks * whole_tiles(most.samples * network.patches);
-  const int64_t count = at_least_one(kGatedElements / head_groups(network) / at_least_one(rows));
+  const int64_t count = at_least_one(chunk_limits.gated / head_groups(network) / at_least_one(rows));
   return std::min(network.neurons, count < kTile ? count : count / kTile * kTile);
 }
 

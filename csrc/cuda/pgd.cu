@@ -109,14 +109,14 @@ int attack_chunk(const Network<T>& network, const AttackRows<Compute<T>>& rows, 
 template <class T>
 std::size_t pgd_workspace(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack) {
   Arena arena(nullptr);
-  take_attack_memory(arena, network, largest_chunk(network, x0.count, kStateElements), attack.threat.keep);
+  take_attack_memory(arena, network, largest_chunk(network, x0.count, true), attack.threat.keep);
   return arena.bytes();
 }
 
 template <class T>
 int pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
         const AttackResult<Compute<T>>& result, Launch run) {
-  const Chunk most = largest_chunk(network, x0.count, kStateElements);
+  const Chunk most = largest_chunk(network, x0.count, true);
   Arena arena(run.workspace);
   const auto memory = take_attack_memory(arena, network, most, attack.threat.keep);
 

@@ -1,7 +1,6 @@
 #include "block.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -103,6 +102,7 @@ class Block {
       payloads[other] = thread.payload;
     }
     if (const char* wrong = complete(payloads, mask)) return wrong;
+    released_ = true;
     for (int other = 0; other < kWarpSize; ++other) {
       if (mask >> other & 1u) threads_[first + other]->state = State::runnable;
     }
@@ -126,21 +126,23 @@ class Block {
     random_.seed(order.seed);
   }
 
-  // Gives every runnable thread its turn. False when all have returned.
+  // Runs threads until none can go on; false when that is the end. The first runnable thread of the order always comes
+  // first, so that one warp runs as far ahead of the others as the barriers let it: that is where races show.
   bool turn() {
     if (order.kind == Order::random) std::shuffle(turns_.begin(), turns_.end(), random_);
-    bool progress = false;
-    for (int t : turns_) {
-      if (threads_[t]->state != State::runnable) continue;
-      progress = true;
-      position_ = t;
-      current_ = threads_[t].get();
+    for (std::size_t place = 0; place < turns_.size();) {
+      position_ = turns_[place];
+      current_ = threads_[position_].get();
+      ++place;
+      if (current_->state != State::runnable) continue;
       coordinates.thread = current_->index;
       current_->fiber.resume();
       if (!failure.empty()) return false;
       if (current_->fiber.finished()) current_->state = State::returned;
+      if (released_) place = 0;
+      released_ = false;
     }
-    return progress || release_barrier();
+    return release_barrier();
   }
 
   // Called when no thread can run: all wait at one barrier, or all have returned, or the kernel is wrong.
@@ -177,6 +179,7 @@ class Block {
   void* dynamic_ = nullptr;
   int threads_in_block_ = 0;
   int position_ = 0;
+  bool released_ = false;  // a warp operation has completed: threads earlier in the order may run again
   Thread* current_ = nullptr;
   std::mt19937_64 random_;
 };
@@ -199,10 +202,7 @@ bool run_grid(Index grid, Index block, std::size_t dynamic_shared_bytes, const s
     for (unsigned y = 0; y < grid.y; ++y) {
       for (unsigned x = 0; x < grid.x; ++x) {
         coordinates.block = {x, y, z};
-        if (!the_block().run(block, dynamic_shared_bytes, kernel)) {
-          std::fprintf(stderr, "simt: %s\n", failure.c_str());
-          return false;
-        }
+        if (!the_block().run(block, dynamic_shared_bytes, kernel)) return false;
       }
     }
   }
@@ -228,7 +228,7 @@ void* shared_object(const void* key, std::size_t bytes, std::size_t alignment) {
 }
 void* dynamic_shared() { return the_block().dynamic(); }
 
-void fail(Site site, const std::string& what) {
+void fail(Site site, const char* what) {
   failure = describe(site) + ": " + what;
   the_block().current().fiber.suspend();
   std::abort();  // a thread of a failed launch is never resumed

@@ -4,9 +4,10 @@
 //   * a warp operation whose mask lacks the caller, or names lanes that never arrive;
 //   * shared memory read before it is written: each block's is fresh and full of 0xFF (NaN, −1);
 //   * out-of-bounds accesses: every shared object is an allocation of its own, so AddressSanitizer sees its ends;
-//   * races between barriers: fibers run in one of several orders, and a right kernel gives the same bits in all.
+//   * races between barriers: warps run as far ahead of each other as they can, in one of several orders, and a right
+//     kernel gives the same bits in all.
 //
-// A violation ends the launch with an error and a sentence on stderr; last_failure() keeps it for the tests.
+// A violation ends the launch with an error; last_failure() says in a sentence what and where.
 #pragma once
 
 #include <cstddef>
@@ -22,8 +23,8 @@ struct Index {
   unsigned x = 1, y = 1, z = 1;
 };
 
-// The order in which the runnable threads of a block take their turns. BK_SIMT_ORDER in the environment
-// ("forward", "reverse", or a number: the seed of random orders) sets the first one.
+// Which of a block's runnable threads goes first. BK_SIMT_ORDER in the environment
+// ("forward", "reverse", or a number: the seed of random orders, a new one after each barrier) sets the first one.
 struct Order {
   enum Kind { forward, reverse, random } kind = forward;
   std::uint64_t seed = 0;
@@ -59,7 +60,7 @@ void warp_collective(Site site, unsigned mask, void* payload, Complete complete)
 void* shared_object(const void* key, std::size_t bytes, std::size_t alignment);
 void* dynamic_shared();
 
-// Ends the launch: never returns to the kernel.
-[[noreturn]] void fail(Site site, const std::string& what);
+// Ends the launch: never returns to the kernel, whose stack is dropped as it is.
+[[noreturn]] void fail(Site site, const char* what);
 
 }  // namespace bk::simt

@@ -23,6 +23,9 @@ inline void fail(const std::string& what) {
 inline void expect(bool fact, const std::string& what) {
   if (!fact) fail(what);
 }
+inline void expect_launched(int error, const std::string& what) {
+  expect(error == 0, what + ": the launch failed: " + simt::last_failure());
+}
 inline int finish(const char* suite) {
   std::printf("%s: %s (%d failures)\n", suite, failures == 0 ? "passed" : "FAILED", failures);
   return failures == 0 ? 0 : 1;

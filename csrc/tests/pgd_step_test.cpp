@@ -29,7 +29,7 @@ template <class A> struct Rows {
         [&] {
           auto out = unwritten<A>(rows * dim);
           const PgdStep<A> p{x.data(), origin.data(), grad.data(), out.data(), rows, dim, step, radius};
-          expect((norm == Norm::l2 ? cuda::l2_pgd_step(p, {}) : cuda::linf_pgd_step(p, {})) == 0, "pgd_step launch");
+          expect_launched(norm == Norm::l2 ? cuda::l2_pgd_step(p, {}) : cuda::linf_pgd_step(p, {}), "pgd_step");
           return out;
         },
         same_bits<A>);

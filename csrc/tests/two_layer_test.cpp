@@ -33,7 +33,7 @@ template <class T> Results<Compute<T>> run_engine(const Problem<T>& problem) {
   memory = workspace_of(cuda::two_layer_parameter_grad_workspace(net, samples));
   error |= cuda::two_layer_parameter_grad(net, samples, problem.cotangent.data(), out.gw.data(), out.ga.data(),
                                           out.gb.data(), {nullptr, memory.data()});
-  expect(error == 0, s.text() + ": a launch failed");
+  expect_launched(error, s.text());
   return out;
 }
 

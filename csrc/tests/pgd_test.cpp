@@ -1,0 +1,337 @@
+// The whole attack against naive_pgd.h, over losses, directions, floors, starts, boxes, and its edge rules.
+#include "../cuda/engine.h"
+#include "naive_pgd.h"
+#include "problem.h"
+
+namespace bk::test {
+namespace {
+
+constexpr double kInf = std::numeric_limits<double>::infinity();
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+template <class A> struct Attacked {
+  std::vector<A> x, logits, margin, trajectory;
+  bool operator==(const Attacked& other) const {
+    return same_bits(x, other.x) && same_bits(logits, other.logits) && same_bits(margin, other.margin) &&
+           same_bits(trajectory, other.trajectory);
+  }
+};
+
+// A problem with its labels and threat; the public fields are varied by the tests.
+template <class T> struct AttackCase {
+  using A = Compute<T>;
+  Problem<T> problem;
+  Threat<A> threat;
+  std::vector<A> target, start, radius, step;
+  std::vector<std::int64_t> label;
+  bool trajectory = true;
+
+  AttackCase(const Shape& shape, ActivationKind kind, Norm norm, Loss loss) : problem(shape, kind) {
+    threat = {norm,
+              loss,
+              Direction::exact,
+              Floor::added,
+              A(0),
+              A(1),
+              Keep::last,
+              {nullptr, A(0.8)},
+              {nullptr, A(0.3)},
+              3,
+              static_cast<A>(-kInf),
+              static_cast<A>(kInf)};
+    Random random(11);
+    const std::int64_t rows = shape.rows();
+    if (loss == Loss::squared) {
+      target = random_vector<A>(random, rows * shape.heads);
+    } else if (shape.heads == 1) {
+      for (std::int64_t row = 0; row < rows; ++row) target.push_back(random.below(2) == 0 ? A(-1) : A(1));
+    } else {
+      for (std::int64_t row = 0; row < rows; ++row) label.push_back(random.below(shape.heads));
+    }
+  }
+
+  // A start that is partly outside of the ball; sizes that differ from row to row.
+  void with_start() {
+    Random random(5);
+    start = random_vector<A>(random, problem.shape.rows() * problem.shape.row_size(), 0.5);
+    for (std::int64_t row = 0; row < problem.shape.rows(); ++row) {
+      const A* x0 = problem.x.data() + problem.x_offset(row / problem.shape.samples, row % problem.shape.samples);
+      for (std::int64_t i = 0; i < problem.shape.row_size(); ++i) start[row * problem.shape.row_size() + i] += x0[i];
+    }
+  }
+  void with_sizes_per_row() {
+    Random random(6);
+    for (std::int64_t row = 0; row < problem.shape.rows(); ++row) {
+      radius.push_back(static_cast<A>(random.uniform()));
+      step.push_back(static_cast<A>(0.5 * random.uniform()));
+    }
+    threat.radius.values = radius.data();
+    threat.step.values = step.data();
+  }
+
+  Attacked<A> run() const {
+    const Shape& s = problem.shape;
+    const std::int64_t numbers = s.rows() * s.row_size();
+    Attacked<A> out{unwritten<A>(numbers), unwritten<A>(s.rows() * s.heads), unwritten<A>(s.rows()),
+                    unwritten<A>(trajectory ? (threat.steps + 1) * numbers : 0)};
+    const Network<T> net = problem.network();
+    const Attack<A> attack{threat, target.empty() ? nullptr : target.data(), label.empty() ? nullptr : label.data(),
+                           start.empty() ? nullptr : start.data()};
+    auto memory = workspace_of(cuda::pgd_workspace(net, problem.samples(), attack));
+    const int error =
+        cuda::pgd(net, problem.samples(), attack,
+                  {out.x.data(), out.logits.data(), out.margin.data(), trajectory ? out.trajectory.data() : nullptr},
+                  {nullptr, memory.data()});
+    expect_launched(error, s.text());
+    return out;
+  }
+
+  NaiveAttack naive(std::int64_t row) const {
+    const std::int64_t heads = problem.shape.heads, size = problem.shape.row_size();
+    NaiveAttack attack{threat.norm,
+                       threat.loss,
+                       threat.direction,
+                       threat.floor_rule,
+                       threat.floor,
+                       threat.loss_scale,
+                       threat.radius[row],
+                       threat.step[row],
+                       threat.steps,
+                       threat.keep == Keep::worst,
+                       threat.box_lo,
+                       threat.box_hi,
+                       {},
+                       label.empty() ? 0 : label[row],
+                       {}};
+    const std::int64_t targets = threat.loss == Loss::squared ? heads : 1;
+    if (!target.empty()) {
+      attack.target.assign(target.begin() + row * targets, target.begin() + (row + 1) * targets);
+    }
+    if (!start.empty()) attack.start.assign(start.begin() + row * size, start.begin() + (row + 1) * size);
+    return attack;
+  }
+
+  void check(const std::string& what) const {
+    const Shape& s = problem.shape;
+    const std::string name = std::string(type_name<T>()) + " " + what + " " + s.text();
+    const Attacked<A> got =
+        under_all_orders(name, [&] { return run(); }, [](const auto& one, const auto& other) { return one == other; });
+
+    const NaiveNetwork net = problem.naive();
+    const Vector x0 = widened(problem.x);
+    Vector x, logits, margin, path(got.trajectory.size());
+    for (std::int64_t row = 0; row < s.rows(); ++row) {
+      const auto first = x0.begin() + problem.x_offset(row / s.samples, row % s.samples);
+      const NaiveAttacked want = naive_attack(net, row / s.samples, Vector(first, first + s.row_size()), naive(row),
+                                              sizeof(A) == 4 ? 0x1p-24 : 0x1p-53);
+      x.insert(x.end(), want.x.begin(), want.x.end());
+      logits.insert(logits.end(), want.logits.begin(), want.logits.end());
+      margin.push_back(want.margin);
+      for (std::int64_t k = 0; trajectory && k <= threat.steps; ++k) {
+        std::copy(want.trajectory[k].begin(), want.trajectory[k].end(),
+                  path.begin() + (k * s.rows() + row) * s.row_size());
+      }
+    }
+    const double tolerance = 10 * rounding<A>();
+    expect_close(name + " x", got.x, x, tolerance);
+    expect_close(name + " logits", got.logits, logits, tolerance);
+    expect_close(name + " margin", got.margin, margin, tolerance);
+    expect_close(name + " trajectory", got.trajectory, path, tolerance);
+  }
+};
+
+const Shape kPlain = {1, 5, 6, 9};
+const Shape kClasses = {2, 3, 6, 9, 2, 4};
+
+// Every loss with every direction and both norms.
+template <class T> void check_directions() {
+  using A = Compute<T>;
+  for (const Norm norm : {Norm::l2, Norm::linf}) {
+    for (const Loss loss : {Loss::margin, Loss::squared}) {
+      for (const Shape& shape : {kPlain, kClasses}) {
+        const std::string name =
+            std::string(norm == Norm::l2 ? "l2" : "linf") + (loss == Loss::margin ? " margin" : " squared");
+        AttackCase<T> attack(shape, ActivationKind::softplus, norm, loss);
+        attack.check(name + " exact");
+        attack.threat.direction = Direction::loss;
+        attack.threat.loss_scale = A(0.25);
+        attack.threat.floor = A(0.05);
+        attack.check(name + " loss, added");
+        if (norm == Norm::linf) continue;
+        attack.threat.floor_rule = Floor::clipped;
+        attack.check(name + " loss, clipped");
+        attack.threat.floor_rule = Floor::squared;
+        attack.check(name + " loss, squared");
+      }
+    }
+  }
+}
+
+template <class T> void check_options() {
+  using A = Compute<T>;
+  for (const Norm norm : {Norm::l2, Norm::linf}) {
+    AttackCase<T> attack({2, 4, 5, 7, 1, 1, true, true, true}, ActivationKind::tanh, norm, Loss::margin);
+    attack.with_start();
+    attack.with_sizes_per_row();
+    attack.check("start, sizes per row");
+    attack.threat.box_lo = A(-0.5);
+    attack.threat.box_hi = A(0.75);
+    attack.check("box");
+    attack.threat.keep = Keep::worst;
+    attack.threat.steps = 5;
+    attack.check("worst");
+    attack.trajectory = false;
+    attack.check("no trajectory");
+  }
+  // A step larger than the ball, so that the last iterate is not the worst one.
+  AttackCase<T> attack({1, 9, 3, 5}, ActivationKind::odd_power, Norm::l2, Loss::margin);
+  attack.threat.step.value = A(2.5);
+  attack.threat.radius.value = static_cast<A>(kInf);
+  attack.threat.keep = Keep::worst;
+  attack.check("worst of large steps");
+}
+
+// What must not move a bit.
+template <class T> void check_stillness() {
+  using A = Compute<T>;
+  AttackCase<T> plain(kPlain, ActivationKind::relu, Norm::l2, Loss::margin);
+  plain.problem.x[0] = A(-0.0);
+  plain.trajectory = false;
+  for (const Norm norm : {Norm::l2, Norm::linf}) {
+    for (int what = 0; what < 4; ++what) {
+      AttackCase<T> attack = plain;
+      attack.threat.norm = norm;
+      if (what == 0) attack.threat.steps = 0;
+      if (what == 1) attack.threat.radius.value = 0;
+      if (what == 2) attack.threat.step.value = 0;
+      if (what == 3) std::fill(attack.problem.head.begin(), attack.problem.head.end(), A(0));
+      expect(same_bits(attack.run().x, attack.problem.x), "x moved without K, radius, step or gradient");
+    }
+  }
+}
+
+// Paired neurons cancel: what remains of the gradient is rounding noise, and is not walked in.
+template <class T> void check_zero_gradient() {
+  AttackCase<T> attack({1, 6, 50, 8, 1, 1, false}, ActivationKind::tanh, Norm::l2, Loss::margin);
+  attack.problem.activation = default_activation(ActivationKind::identity);
+  auto& weight = attack.problem.weight;
+  for (int j = 0; j < 4; ++j) {
+    std::copy(weight.begin() + j * 50, weight.begin() + (j + 1) * 50, weight.begin() + (7 - j) * 50);
+    attack.problem.head[7 - j] = -attack.problem.head[j];
+  }
+  attack.trajectory = false;
+  for (const Norm norm : {Norm::l2, Norm::linf}) {
+    attack.threat.norm = norm;
+    expect(same_bits(attack.run().x, attack.problem.x), "the attack walked in rounding noise");
+  }
+}
+
+// Bad rows of every kind become NaN, the others keep their bits.
+template <class T> void check_bad_rows() {
+  using A = Compute<T>;
+  for (const Keep keep : {Keep::last, Keep::worst}) {
+    AttackCase<T> attack({1, 8, 6, 9}, ActivationKind::softplus, Norm::l2, Loss::margin);
+    attack.threat.keep = keep;
+    attack.with_start();
+    attack.with_sizes_per_row();
+    const Attacked<A> before = attack.run();
+    attack.problem.x[0 * 6 + 2] = static_cast<A>(kNaN);
+    attack.start[1 * 6 + 5] = static_cast<A>(kInf);
+    attack.target[2] = A(0.5);
+    attack.radius[3] = A(-1);
+    attack.step[4] = static_cast<A>(kNaN);
+    attack.radius[5] = static_cast<A>(kNaN);
+    const Attacked<A> after = attack.run();
+    for (int row = 0; row < 8; ++row) {
+      const bool bad = row < 6;
+      expect(bad ? std::isnan(after.margin[row]) : after.margin[row] == before.margin[row], "margin of a bad row");
+      expect(bad ? std::isnan(after.logits[row]) : after.logits[row] == before.logits[row], "logits of a bad row");
+      for (int i = row * 6; i < row * 6 + 6; ++i) {
+        expect(bad ? std::isnan(after.x[i]) : after.x[i] == before.x[i], "x of a bad row");
+        for (int k = 0; k <= 3; ++k) {
+          const A got = after.trajectory[k * 48 + i];
+          expect(bad ? std::isnan(got) : got == before.trajectory[k * 48 + i], "trajectory of a bad row");
+        }
+      }
+    }
+  }
+  AttackCase<T> classes(kClasses, ActivationKind::softplus, Norm::l2, Loss::margin);
+  classes.label[1] = 4;
+  classes.label[2] = -1;
+  const Attacked<A> got = classes.run();
+  for (int row = 0; row < 6; ++row) {
+    expect(std::isnan(got.margin[row]) == (row == 1 || row == 2), "labels outside [0, k)");
+  }
+  // No neurons: nothing but x itself tells of the NaN.
+  AttackCase<T> empty({1, 2, 3, 0}, ActivationKind::relu, Norm::l2, Loss::margin);
+  empty.problem.x[1] = static_cast<A>(kNaN);
+  const Attacked<A> lone = empty.run();
+  expect(std::isnan(lone.margin[0]) && lone.margin[1] == empty.target[1] * empty.problem.head_bias[0], "no neurons");
+}
+
+// A network that overflows on the way: the rows before it are finite, those after are not.
+void check_late_overflow() {
+  AttackCase<float> attack({1, 1, 1, 1, 1, 1, false, false}, ActivationKind::relu_power, Norm::l2, Loss::margin);
+  attack.problem.weight = {1};
+  attack.problem.head = {-1};
+  attack.problem.x = {1e18f};
+  attack.target = {1};
+  attack.threat.radius.value = static_cast<float>(kInf);
+  attack.threat.step.value = 1e19f;
+  attack.threat.steps = 2;
+  const Attacked<float> got = attack.run();
+  expect(got.trajectory[0] == 1e18f && got.trajectory[1] == 1.1e19f && std::isnan(got.trajectory[2]) &&
+             std::isnan(got.x[0]) && std::isnan(got.margin[0]),
+         "overflow at the last iterate");
+}
+
+// The size of f and of its gradient does not matter, down to and up to where the numbers end.
+void check_scale_freedom() {
+  AttackCase<float> attack({1, 6, 20, 9}, ActivationKind::relu, Norm::l2, Loss::margin);
+  attack.problem.head_bias = {0};
+  attack.trajectory = false;
+  const Attacked<float> plain = attack.run();
+  for (const int power : {-90, 80}) {
+    AttackCase<float> scaled = attack;
+    for (float& a : scaled.problem.head) a = std::ldexp(a, power);
+    expect(same_bits(scaled.run().x, plain.x), "the size of f changed the attack");
+  }
+}
+
+template <class T> void check_shapes() {
+  const Shape shapes[] = {
+      {1, 2, 1100, 3},  // a block per row, products split along d
+      {1, 1, 1, 1},    {3, 1, 2, 5}, {1, 70, 3, 67}, {2, 2, 3, 5, 70, 1}, {1, 3, 4, 6, 1, 66},
+      {0, 3, 4, 5},    {2, 0, 4, 5}, {2, 3, 0, 5},   {2, 3, 4, 0},
+  };
+  for (const Shape& shape : shapes) {
+    AttackCase<T> attack(shape, ActivationKind::smooth_leaky_relu, Norm::l2, Loss::margin);
+    attack.threat.steps = 2;
+    attack.check("shape");
+  }
+}
+
+void run() {
+  check_directions<double>();
+  check_directions<float>();
+  check_options<double>();
+  check_options<float>();
+  check_shapes<double>();
+  check_shapes<BFloat16>();
+  check_stillness<float>();
+  check_stillness<double>();
+  check_zero_gradient<float>();
+  check_zero_gradient<double>();
+  check_bad_rows<float>();
+  check_bad_rows<double>();
+  check_late_overflow();
+  check_scale_freedom();
+}
+
+}  // namespace
+}  // namespace bk::test
+
+int main() {
+  bk::test::run();
+  return bk::test::finish("pgd");
+}

@@ -1,0 +1,115 @@
+// The tiled product in its three roles, and the sums over parts, against plain loops.
+#include "../cuda/product.cuh"
+
+#include "check.h"
+
+namespace bk::test {
+namespace {
+
+using cuda::Operand;
+using cuda::Product;
+
+// (networks, lines, terms), or (networks, terms, lines) when the lines are contiguous.
+template <class E> struct Matrix {
+  std::vector<E> values;
+  std::int64_t lines, terms;
+  bool terms_contiguous;
+
+  Matrix(Random& random, std::int64_t networks, std::int64_t l, std::int64_t t, bool contiguous)
+      : values(random_vector<E>(random, networks * l * t)), lines(l), terms(t), terms_contiguous(contiguous) {}
+  Operand<E> operand() const { return {values.data(), lines * terms, terms_contiguous ? terms : lines}; }
+  double at(std::int64_t network, std::int64_t line, std::int64_t term) const {
+    return widen(values[network * lines * terms + (terms_contiguous ? line * terms + term : term * lines + line)]);
+  }
+};
+
+enum class Role { xw, uw, ux };
+
+template <class A, class E>
+int multiply(Role role, const Product<A, E>& product, std::vector<A>& parts, std::vector<A>& out) {
+  if (role == Role::uw) return cuda::multiply_uw(product, parts.data(), nullptr);
+  if (role == Role::ux) {
+    if constexpr (std::is_same_v<A, E>) return cuda::multiply_ux(product, parts.data(), nullptr);
+  }
+  Product<A, E> split = product;
+  split.out = parts.data();
+  split.accumulate = false;
+  const int splits = cuda::split_count(product.networks, product.rows, product.columns, product.terms);
+  if (const int error = cuda::multiply_xw_parts(split, splits, nullptr)) return error;
+  return cuda::sum_parts(cuda::PartSum<A>{parts.data(), splits, 1, static_cast<std::int64_t>(out.size()), out.data(), 0,
+                                          product.accumulate, nullptr, 1},
+                         nullptr);
+}
+
+template <class A, class E>
+void check(Role role, std::int64_t networks, std::int64_t rows, std::int64_t columns, std::int64_t terms) {
+  Random random(static_cast<std::uint64_t>(rows + 100 * columns + 10'000 * terms));
+  const Matrix<A> left(random, networks, rows, terms, role != Role::ux);
+  const Matrix<E> right(random, networks, columns, terms, role == Role::xw);
+  const std::string name = "product " + std::to_string(static_cast<int>(role)) + " of " + std::to_string(rows) + " × " +
+                           std::to_string(columns) + " × " + std::to_string(terms);
+  std::vector<double> want;
+  for (std::int64_t network = 0; network < networks; ++network) {
+    for (std::int64_t row = 0; row < rows; ++row) {
+      for (std::int64_t column = 0; column < columns; ++column) {
+        double sum = 1;  // what is accumulated to
+        for (std::int64_t term = 0; term < terms; ++term) {
+          sum += left.at(network, row, term) * right.at(network, column, term);
+        }
+        want.push_back(sum);
+      }
+    }
+  }
+  const auto produce = [&] {
+    std::vector<A> out(want.size(), A(1));
+    const std::int64_t needed = cuda::product_workspace(networks, rows, columns, terms);
+    auto parts = unwritten<A>(std::max<std::int64_t>(needed, static_cast<std::int64_t>(out.size())));
+    const Product<A, E> product{left.operand(), right.operand(), networks,       rows, columns,
+                                terms,          out.data(),      rows * columns, true};
+    expect_launched(multiply(role, product, parts, out), name);
+    return out;
+  };
+  expect_close(name, under_all_orders(name, produce, same_bits<A>), want, sizeof(A) == 4 ? 1e-5 : 1e-13);
+}
+
+template <class A, class E> void check_shapes(Role role) {
+  check<A, E>(role, 1, 1, 1, 1);
+  check<A, E>(role, 2, 65, 3, 37);
+  check<A, E>(role, 1, 5, 70, 16);
+  check<A, E>(role, 3, 7, 2, 0);
+  check<A, E>(role, 2, 9, 67, 530);  // split along the terms
+}
+
+// out = offset + Σ parts, in groups that are not neighbours.
+void check_sum_parts() {
+  Random random(1);
+  const std::vector<double> parts = random_vector<double>(random, 11 * 3 * 35), offset = {10, 20, 30, 40, 50, 60};
+  std::vector<double> out(3 * 40, -1);
+  expect_launched(
+      cuda::sum_parts(cuda::PartSum<double>{parts.data(), 11, 3, 35, out.data(), 40, false, offset.data(), 2}, nullptr),
+      "sum_parts");
+  for (int group = 0; group < 3; ++group) {
+    for (int i = 0; i < 40; ++i) {
+      double want = i < 35 ? offset[group * 2 + i % 2] : -1;
+      for (int part = 0; i < 35 && part < 11; ++part) want += parts[(part * 3 + group) * 35 + i];
+      expect(std::fabs(out[group * 40 + i] - want) < 1e-12, "sum_parts");
+    }
+  }
+}
+
+}  // namespace
+}  // namespace bk::test
+
+int main() {
+  using namespace bk;
+  using bk::test::Role;
+  for (const Role role : {Role::xw, Role::uw}) {
+    test::check_shapes<float, float>(role);
+    test::check_shapes<double, double>(role);
+    test::check_shapes<float, BFloat16>(role);
+  }
+  test::check_shapes<float, float>(Role::ux);
+  test::check_shapes<double, double>(Role::ux);
+  test::check_sum_parts();
+  return test::finish("product");
+}

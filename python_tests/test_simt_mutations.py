@@ -1,0 +1,99 @@
+"""The emulated kernel tests catch what they are there for: each mutant of a real kernel fails them, the original passes.
+
+Every mutant replaces one piece of text in one source, is compiled with the sanitizers, and runs the test of its kernel.
+"""
+
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CSRC = Path(__file__).parents[1] / "csrc"
+FLAGS = "-std=c++17 -O1 -w -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all".split()
+
+
+@dataclass(frozen=True)
+class Mutant:
+    what: str
+    kernel: str  # csrc/cuda/<kernel>.cu with csrc/tests/<kernel>_test.cpp
+    source: str  # the file of csrc/cuda that changes
+    old: str
+    new: str
+
+
+MUTANTS = [
+    Mutant("a reduction reads before its barrier", "pgd_step", "team.cuh", "__syncthreads();\n      V total", "V total"),
+    Mutant("a reduction is overtaken by the next", "pgd_step", "team.cuh", "__syncthreads();  // the next", "// the next"),
+    Mutant("a shuffle's mask is half a warp", "pgd_step", "team.cuh", "__shfl_xor_sync(kFullWarp", "__shfl_xor_sync(0xffffu"),
+    Mutant("a shuffle leaves out its first round", "pgd_step", "team.cuh", "kWarp / 2; distance", "kWarp / 4; distance"),
+    Mutant("a shuffle reads the wrong lane", "pgd_step", "team.cuh", "distance /= 2", "distance -= 3"),
+    Mutant("a row is read one too far", "pgd_step", "team.cuh", "i < count", "i <= count"),
+    Mutant("a row begins one too late", "pgd_step", "team.cuh", "int64_t i = lane();", "int64_t i = lane() + 1;"),
+    Mutant("a panel is read before its barrier", "product", "tile.cuh", "__syncthreads();\n    if (term", "if (term"),
+    Mutant("a panel is overwritten before its barrier", "product", "tile.cuh", "    __syncthreads();\n  }\n}", "  }\n}"),
+    Mutant("a panel is read one too deep", "product", "tile.cuh", "term < kDepth", "term <= kDepth"),
+    Mutant("an operand is read one line too far", "product", "tile.cuh", "line < lines_", "line <= lines_"),
+    Mutant("an operand is read one term too far", "product", "tile.cuh", "term < terms", "term <= terms"),
+    Mutant("a result is written one row too far", "product", "product.cu", "row >= product.rows", "row > product.rows"),
+    Mutant("parts are summed before their barrier", "product", "product.cu", "__syncthreads();\n", "\n"),
+]
+
+
+class Workshop:
+    """Objects that no mutant changes, compiled once."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.csrc = folder / "csrc"
+        shutil.copytree(CSRC, self.csrc)
+        parts = ["simt/block.cpp", "simt/fiber.cpp", "tests/pgd_step_test.cpp", "tests/product_test.cpp"]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(lambda part: self.compile(self.csrc / part, self.csrc), parts))
+        self.runtime = objects[:2]
+        self.tests = dict(zip(("pgd_step", "product"), objects[2:], strict=True))
+
+    def compile(self, source: Path, csrc: Path) -> Path:
+        target = source.with_suffix(".o")
+        command = ["g++", *FLAGS, f"-I{csrc / 'simt'}", "-x", "c++", "-c", str(source), "-o", str(target)]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        return target
+
+    def run_test(self, kernel: str, mutant: Mutant | None) -> subprocess.CompletedProcess[str]:
+        name = kernel if mutant is None else mutant.what.replace(" ", "_")
+        csrc = self.folder / name / "csrc"
+        for part in ("cuda", "simt", "model"):
+            shutil.copytree(CSRC / part, csrc / part)
+        if mutant is not None:
+            source = csrc / "cuda" / mutant.source
+            text = source.read_text()
+            assert mutant.old in text, f"{mutant.source} no longer has {mutant.old!r}: update the mutant"
+            source.write_text(text.replace(mutant.old, mutant.new, 1))
+        program = self.folder / name / "test"
+        objects = [self.compile(csrc / "cuda" / f"{kernel}.cu", csrc), self.tests[kernel], *self.runtime]
+        subprocess.run(["g++", *FLAGS, *map(str, objects), "-o", str(program)], check=True, capture_output=True)
+        return subprocess.run([str(program)], capture_output=True, text=True, timeout=60)
+
+
+def _has_sanitizers(folder: Path) -> bool:
+    source = folder / "probe.cpp"
+    source.write_text("int main() { return 0; }\n")
+    command = ["g++", *FLAGS, str(source), "-o", str(folder / "probe")]
+    return shutil.which("g++") is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
+def test_every_mutant_is_caught(tmp_path: Path) -> None:
+    if not _has_sanitizers(tmp_path):
+        pytest.skip("needs g++ with AddressSanitizer and UBSan")
+    workshop = Workshop(tmp_path / "original")
+    runs: list[tuple[str, Mutant | None]] = [("pgd_step", None), ("product", None)]
+    runs += [(mutant.kernel, mutant) for mutant in MUTANTS]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(lambda run: workshop.run_test(*run), runs))
+    for original in results[:2]:
+        assert original.returncode == 0, original.stdout + original.stderr
+    survivors = [m.what for m, result in zip(MUTANTS, results[2:], strict=True) if result.returncode == 0]
+    assert not survivors, f"not caught: {survivors}"
