@@ -105,7 +105,10 @@ def _attack_view(
 ) -> AttackResult:
     rows = as_rows(view, x, y)
     if budget.loss == "margin":
-        y = read_labels(y, view.heads or 1, convention, rows.shape[:-1])
+        networks = view.W.shape[:-2]
+        shape = networks + rows.shape[-2:-1] if networks else rows.shape[:-1]
+        shared = bool(networks) and y.shape == shape[-1:]
+        y = read_labels(y.expand(shape) if shared else y, view.heads or 1, convention, shape)
     elif view.heads is None and y.ndim == rows.ndim and y.shape[-1] == 1:
         y = y[..., 0]
     keywords = {**budget._asdict(), **view.keywords(), "algorithm": algorithm}
@@ -153,7 +156,7 @@ def read_labels(y: Tensor, logits: int, convention: str | None, rows: torch.Size
         return _signs(y, convention)
     if convention == "signs" and logits == 2:
         _check_values(y, (-1, 1))
-        y = y > 0
+        y = torch.where(y == 1, 1, torch.where(y == -1, 0, -1))
     elif convention == "binary" and logits == 2:
         _check_values(y, (0, 1))
     elif convention not in (None, "classes"):

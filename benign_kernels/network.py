@@ -171,8 +171,9 @@ class TwoLayerView:
     """The tensors of a two-layer network found in a model: f(x) = c + Σ_p Σ_j a_j φ(<w_j, x_p> + b_j).
 
     ``W`` (*S, m, d), ``a`` (*S, m) or (*S, k, m), ``bias`` (*S, m) or None, ``head_bias`` (*S) or (*S, k) or None: the
-    model's own storage, without its gradients. ``label_convention`` is how the model reads labels: "signs" (±1),
-    "binary" (0/1), "classes" (0 … k−1), or None for a one-logit model that does not say.
+    model's own storage, without its gradients. A module that returns (n, 1) becomes f (n,). ``label_convention`` is how
+    the model reads labels: "signs" (±1), "binary" (0/1), "classes" (0 … k−1), or None for a one-logit model that does
+    not say.
 
     >>> import torch, benign_kernels as bk
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 7), torch.nn.ReLU(), torch.nn.Linear(7, 2))
@@ -215,11 +216,11 @@ class TwoLayerView:
 def as_two_layer(model: Any, *, activation: str | Activation = "relu", patches: int = 1) -> TwoLayerView | None:
     """Finds the two-layer network in ``model``; None if it is not one, or does more than the formula says.
 
-    Recognised: `TwoLayerNet`; ``nn.Sequential(Linear, φ, Linear)``, after an ``nn.Flatten()`` or not, with φ any of
-    ``nn.ReLU``, ``LeakyReLU``, ``Tanh``, ``Sigmoid``, ``SiLU``, ``GELU()``, ``Softplus`` (if its linear cut-off lies
-    below rounding), ``Identity``; and tuples ``(W, a)``, ``(W, a, bias)``, ``(W, a, bias, head_bias)``, whose φ and P
-    are ``activation`` and ``patches``. Not recognised: anything with hooks, parametrizations, an overridden
-    ``forward``, or dtypes other than float64, float32, bfloat16.
+    Recognised: `TwoLayerNet`; ``nn.Sequential(Linear, φ, Linear)``, after an ``nn.Flatten()`` or not (and, with one
+    logit, before an ``nn.Flatten(0)`` or not), with φ any of ``nn.ReLU``, ``LeakyReLU``, ``Tanh``, ``Sigmoid``,
+    ``SiLU``, ``GELU()``, ``Softplus`` (if its linear cut-off lies below rounding), ``Identity``; and tuples ``(W, a)``,
+    ``(W, a, bias)``, ``(W, a, bias, head_bias)``, whose φ and P are ``activation`` and ``patches``. Not recognised:
+    anything with hooks, parametrizations, an overridden ``forward``, or dtypes other than float64, float32, bfloat16.
 
     >>> import torch, benign_kernels as bk
     >>> bk.as_two_layer(torch.nn.Linear(3, 7)) is None
@@ -271,6 +272,8 @@ def _from_sequential(model: nn.Sequential) -> TwoLayerView | str:
     layers = [layer for layer in layers if type(layer) is not nn.Sequential]
     if layers and type(layers[0]) is nn.Flatten and (layers[0].start_dim, layers[0].end_dim) == (1, -1):
         layers = layers[1:]
+    if len(layers) == 4 and type(layers[3]) is nn.Flatten and _drops_the_last(layers[3]) and _outputs(layers[2]) == 1:
+        layers = layers[:3]
     if len(layers) != 3 or type(layers[0]) is not nn.Linear or type(layers[2]) is not nn.Linear:
         return "it is not nn.Sequential([Flatten,] Linear, activation, Linear)"
     first, phi, last = layers
@@ -284,6 +287,15 @@ def _from_sequential(model: nn.Sequential) -> TwoLayerView | str:
         a, head_bias = a[0], None if head_bias is None else head_bias[0]
         convention = None
     return TwoLayerView(first.weight.detach(), a, bias, head_bias, activation, 1, convention)
+
+
+def _drops_the_last(flatten: nn.Flatten) -> bool:
+    """Whether it makes (n,) of (n, 1)."""
+    return flatten.start_dim == 0 and flatten.end_dim in (-1, 1)
+
+
+def _outputs(layer: nn.Module) -> int:
+    return layer.out_features if type(layer) is nn.Linear else 0
 
 
 def _layers(model: nn.Module) -> Iterable[nn.Module]:

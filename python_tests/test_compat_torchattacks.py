@@ -59,6 +59,12 @@ def test_agrees_at_the_edges(theirs, name, options):
 
 
 @pytest.mark.peers
+def test_agrees_from_a_start_outside_of_the_ball(theirs):
+    model, (x, y) = classifier(), images()
+    assert difference(*both(theirs, "RFGSM", model, x, y, eps=0.1, alpha=0.25, steps=3)) < AGREE
+
+
+@pytest.mark.peers
 @pytest.mark.parametrize("eps_for_division", [1e-10, 1e-3, 1.0])
 def test_agrees_on_the_floor(theirs, eps_for_division):
     model, (x, y) = classifier(), images()
@@ -147,6 +153,16 @@ def test_a_frozen_layer_is_thawed_by_them_and_stays_frozen_with_us(theirs):
 
 
 # ---- ours alone ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:the model is attacked through autograd")
+def test_images_go_to_the_model_s_device(device):
+    x, y = images()
+    with random_starts(torch.Generator(device).manual_seed(0)):
+        results = [ours.PGDL2(classifier(generic=generic).to(device))(x, y) for generic in (False, True)]
+    assert all(adversarial.device.type == device.type for adversarial in results)
+    norms = [(adversarial.cpu() - x).flatten(1).norm(dim=1).max() for adversarial in results]
+    assert all(0.5 < norm <= 1 + 1e-12 for norm in norms)
 
 
 @pytest.mark.parametrize("generic", [False, True], ids=["recognised", "generic"])

@@ -54,6 +54,46 @@ def test_recognised_models_are_l2_pgd():
     assert_same(linf, bk.linf_pgd(X, SIGNS, net.weight, net.head, radius=0.7, steps=7, **tensors), tolerance=0)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("heads", [None, 3])
+def test_batches_of_networks_are_attacked_at_once(heads, shared):
+    nets = bk.TwoLayerNet(6, 20, networks=(4,), heads=heads, dtype=torch.float64)
+    y = SIGNS if heads is None else torch.arange(9) % 3
+    x = X if shared else X.expand(4, 9, 6) + torch.arange(4)[:, None, None]
+    found = attack(nets, x, y)
+    assert found.x.shape == (4, 9, 6)
+    assert_same(attack(nets, x, y.expand(4, 9)), found, 0)
+    for i in range(4):
+        one = attack((nets.weight[i], nets.head[i]), X if shared else x[i], y)
+        torch.testing.assert_close(found.x[i], one.x, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("generic", [False, True], ids=["recognised", "generic"])
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("logits", [1, 3])
+def test_every_device_ends_in_the_same_place(device, logits, norm, generic):
+    y = SIGNS if logits == 1 else torch.arange(9) % logits
+    expected = attack(sequential(logits), y=y, norm=norm, keep="worst", radius=0.3)
+    model = sequential(logits, generic=generic).to(device)
+    found = attack(model, X.to(device), y.to(device), norm=norm, keep="worst", radius=0.3)
+    assert found.x.device.type == device.type
+    torch.testing.assert_close(found.x.cpu(), expected.x, rtol=0, atol=1e-10)
+    assert torch.equal(found.success.cpu(), expected.success)
+
+
+def test_wrong_labels_that_cannot_be_read_make_nan_rows(device):
+    """On the CPU they raise; elsewhere reading them would stop the device."""
+    y = torch.zeros(9, dtype=torch.long, device=device)
+    y[4] = 3
+    for generic in (False, True):
+        model, x = sequential(3, generic=generic).to(device), X.to(device)
+        if device.type == "cpu":
+            with pytest.raises(ValueError, match="y: got labels from 0 to 3"):
+                attack(model, x, y)
+        else:
+            assert attack(model, x, y).margin.isnan().nonzero().flatten().tolist() == [4]
+
+
 OPTIONS = [
     {},
     {"norm": "linf", "radius": 0.2},

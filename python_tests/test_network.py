@@ -169,6 +169,13 @@ def test_flatten_and_nested_sequentials_are_recognised():
     torch.testing.assert_close(view(X), model(X.reshape(9, 1, 2, 3)), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("end", [-1, 1])
+def test_one_logit_may_be_flattened_away(end):
+    model = sequential(after=[nn.Flatten(0, end)])
+    torch.testing.assert_close(bk.as_two_layer(model)(X), model(X), rtol=1e-5, atol=1e-6)
+    assert bk.as_two_layer(sequential(outputs=2, after=[nn.Flatten(0, end)])) is None
+
+
 @pytest.mark.parametrize("heads", [None, 1, 4])
 def test_two_layer_net_and_tuples_are_recognised(heads):
     net = bk.TwoLayerNet(3, 10, heads=heads, bias=True, head_bias=True, patches=2, activation="tanh")

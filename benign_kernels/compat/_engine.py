@@ -116,7 +116,7 @@ def attack(victim: Victim, x: Tensor, labels: Tensor, recipe: Recipe, start: Ten
     first = origin if start is None else start.flatten(1).to(dtype)
     if isinstance(view, TwoLayerView):
         y = victim.read(labels, view.heads or 1)
-        if _one_call(recipe, origin):
+        if _one_call(recipe, origin, first):
             out = _native(view, origin, y, recipe, None if start is None else first)
         else:
             out = _loop(_view_gradient(view, y, recipe), origin, first, recipe)
@@ -126,8 +126,16 @@ def attack(victim: Victim, x: Tensor, labels: Tensor, recipe: Recipe, start: Ten
     return out.to(x.dtype).reshape(x.shape)
 
 
-def _one_call(recipe: Recipe, origin: Tensor) -> bool:
-    """Whether the op's walk is the library's: it begins in the ball, and boxes after the projection only."""
+def _one_call(recipe: Recipe, origin: Tensor, start: Tensor) -> bool:
+    """Whether the op's walk is the library's: it begins in the ball, and boxes after the projection only.
+
+    Outside of the box the libraries' starts lie outside of the ball too, and the op would project them first.
+    """
+    if start is not origin:
+        delta = start - origin
+        size = delta.norm(dim=1) if recipe.norm == "l2" else delta.abs()
+        if not bool((size <= recipe.radius * (1 + 1e-6)).all()):
+            return False
     if recipe.box is None:
         return True
     if recipe.box_before_projection and recipe.norm == "l2":
@@ -154,16 +162,19 @@ Gradient = Callable[[Tensor], Tensor]
 def _view_gradient(view: TwoLayerView, y: Tensor, recipe: Recipe) -> Gradient:
     def gradient(rows: Tensor) -> Tensor:
         f = view(rows)
-        R = loss_cotangent(f.reshape(len(rows), -1), y, "margin", recipe.scale(len(rows)))
+        R = loss_cotangent(f.reshape(len(rows), view.heads or 1), y, "margin", recipe.scale(len(rows)))
         return two_layer_value_and_grad(rows, view.W, view.a, cotangent=R.reshape(f.shape), **view.keywords())[1]
 
     return gradient
 
 
 def _model_gradient(victim: Victim, x: Tensor, labels: Tensor, recipe: Recipe) -> Gradient:
+    read: dict[int, Tensor] = {}
+
     def cotangent(f: Tensor) -> Tensor:
-        logits = f.reshape(len(x), -1)
-        y = victim.read(labels, logits.shape[1])
+        logits = f.reshape(len(x), f.shape[1:].numel())
+        k = logits.shape[1]
+        y = read[k] if k in read else read.setdefault(k, victim.read(labels, k))
         return loss_cotangent(logits, y, "margin", recipe.scale(len(x))).to(f.dtype).reshape(f.shape)
 
     def gradient(rows: Tensor) -> Tensor:
@@ -192,7 +203,7 @@ def _loop(gradient: Gradient, origin: Tensor, x: Tensor, recipe: Recipe) -> Tens
 
 def predicted(f: Tensor) -> Tensor:
     """(n,): the class with the largest logit; 0/1 by the sign of a single one."""
-    f = f.reshape(f.shape[0], -1)
+    f = f.unsqueeze(-1) if f.ndim == 1 else f
     return (f[:, 0] > 0).long() if f.shape[1] == 1 else f.argmax(-1)
 
 
