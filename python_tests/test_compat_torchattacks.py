@@ -241,6 +241,26 @@ def test_one_logit_models_are_attacked_on_the_logistic_loss(labels):
     assert difference(a, b) < AGREE
 
 
+def test_one_logit_nets_of_ours_take_both_kinds_of_labels():
+    net, (x, _) = bk.TwoLayerNet(12, 30, dtype=torch.float64), images()
+    y = torch.tensor([1, 0] * 10)
+    results = []
+    for labels in (y, 2 * y - 1):
+        with seeded():
+            results.append(ours.PGD(net)(x, labels))
+    assert difference(*results) == 0
+    assert difference(results[0], x) > 1e-3
+
+
+@pytest.mark.parametrize("net", [bk.TwoLayerNet(6, 30, patches=2), bk.TwoLayerNet(12, 30, dtype=torch.bfloat16)])
+def test_normalization_that_cannot_be_folded_takes_the_slow_path(net):
+    x, y = images()
+    attack = ours.PGDL2(net)
+    attack.set_normalization_used([0.5], [0.25])
+    with pytest.warns(UserWarning, match="normalization cannot be folded"):
+        attack(x.to(net.weight.dtype).reshape(20, 1, 1, 12), y.clamp(max=1))
+
+
 def test_repr_modes_and_what_is_missing(capsys):
     attack = ours.PGDL2(classifier(), eps=0.5)
     assert repr(attack).startswith(

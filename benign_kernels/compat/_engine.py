@@ -81,8 +81,7 @@ class Victim:
         self, model: Any, x: Tensor, *, core: Any = None, normalization: tuple[Tensor, Tensor] | None = None
     ) -> None:
         self.model = model
-        self.core = model if core is None else core
-        found = recognise(self.core)
+        found = recognise(model if core is None else core)
         if isinstance(found, TwoLayerView) and found.W.ndim > 2:
             found = "it is a batch of networks"
         if isinstance(found, TwoLayerView) and x.shape[1:].numel() != found.input_size:
@@ -92,15 +91,14 @@ class Victim:
         self.found = found
 
     def read(self, labels: Tensor, logits: int) -> Tensor:
-        says = self.found if isinstance(self.found, TwoLayerView) else self.core
-        convention = getattr(says, "label_convention", None)
-        return read_labels(labels, logits, None if logits > 1 else convention, labels.shape[:1])
+        """Class indices; for one logit whichever of ±1 and 0/1 they are."""
+        return read_labels(labels, logits, None, labels.shape[:1])
 
 
-def _normalized(view: TwoLayerView, mean: Tensor, std: Tensor) -> TwoLayerView:
-    """The network x ↦ f((x − μ)/σ): W/σ and b − (W/σ) μ."""
-    if view.patches != 1:
-        raise ValueError("normalization: got a network of several patches, expected one")
+def _normalized(view: TwoLayerView, mean: Tensor, std: Tensor) -> TwoLayerView | str:
+    """The network x ↦ f((x − μ)/σ): W/σ and b − (W/σ) μ; or why it should not be formed."""
+    if view.patches != 1 or view.W.dtype == torch.bfloat16:
+        return "its normalization cannot be folded into patches, nor into bfloat16 without loss"
     mean, std = mean.to(view.W), std.to(view.W)
     W = view.W / std
     shift = W @ mean
