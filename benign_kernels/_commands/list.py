@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 from collections.abc import Iterator
 
 
@@ -16,7 +17,7 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.what in (None, name):
             print(name)
             for label, text in rows():
-                print(f"  {label:28} {text}")
+                print(f"  {label:28} {text}".rstrip())
     return 0
 
 
@@ -26,7 +27,8 @@ def _ops() -> Iterator[tuple[str, str]]:
     for module in (ops, attack):
         for name, function in inspect.getmembers(module, inspect.isfunction):
             if function.__module__ == module.__name__ and not name.startswith("_"):
-                yield name, (function.__doc__ or "").partition("\n")[0]
+                # Sphinx's roles, as in :func:`l2_pgd`, are for the reader of a page.
+                yield name, re.sub(r":\w+:`([^`]*)`", r"\1", (function.__doc__ or "").partition("\n")[0])
 
 
 def _activations() -> Iterator[tuple[str, str]]:
