@@ -191,9 +191,8 @@ def test_no_budget_returns_the_sample_bit_for_bit(norm: str, still: dict[str, An
 def test_stays_in_the_ball(dtype: torch.dtype, radius: float) -> None:
     # From the origin x' = δ exactly, so that the projection alone is seen. Norms in float64, or exactly.
     problem = make_problem(n=64, d=500, m=40, dtype=dtype)
-    attacked = bk.l2_pgd(
-        torch.zeros_like(problem.x), labels(problem), problem.W, problem.a, radius=radius, step=radius
-    ).x
+    origin, options = torch.zeros_like(problem.x), {"radius": radius, "step": radius, "activation": "tanh"}
+    attacked = bk.l2_pgd(origin, labels(problem), problem.W, problem.a, **options).x
     norm = exact_norm(attacked)
     assert (norm <= radius * (1 + 4 * torch.finfo(dtype).eps)).all()
     assert (norm >= radius * (1 - 4 * torch.finfo(dtype).eps)).all()
