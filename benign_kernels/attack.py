@@ -56,9 +56,13 @@ class AttackResult:
     problem: dict[str, Any] | None
 
     @property
-    def success(self) -> Tensor | None:
-        """(..., n): not (margin > 0), so that a NaN never looks robust.  None for regression."""
-        return None if self.loss == "squared" else ~(self.margin > 0)
+    def success(self) -> Tensor:
+        """(..., n): not (margin > 0), so that a NaN never looks robust."""
+        if self.loss == "squared":
+            raise ValueError(
+                "success: regression has none, expected loss='margin'; see margin, minus the squared error"
+            )
+        return ~(self.margin > 0)
 
     @cached_property
     def plan(self) -> Plan | None:
@@ -107,12 +111,12 @@ def l2_pgd(
         radius: ε ≥ 0, a number or one per sample; ``inf`` for no projection.
         step: η ≥ 0, a number or one per sample; 2.5·ε/steps by default.
         steps: K ≥ 0.
-        loss: ``"margin"``, any monotone loss of the margin (for k heads the scale-free cross-entropy), or ``"squared"``.
+        loss: ``"margin"``, any monotone loss of it (for k heads the scale-free cross-entropy), or ``"squared"``.
         direction: ``"exact"``, free of the loss's saturation; or the loss gradient as ``"torchattacks"``, ``"foolbox"``
             or ``"cleverhans"`` takes it.
         box: (lo, hi) that x is clamped to after each projection.
         start: shaped like x0, where the first restart begins (projected on the ball); x0 by default.
-        restarts: how often to begin; the first at ``start``, the others uniformly in the ball, drawn from ``generator``.
+        restarts: how often to begin; the first at ``start``, the others uniformly in the ball, from ``generator``.
         keep: ``"last"``, the final iterate, or ``"worst"``, the iterate of least margin among x_0 … x_K; over
             restarts, the one of least margin either way.
         trajectory: whether to return every iterate.
@@ -198,12 +202,12 @@ def _pgd(x0: Any, y: Any, network: _Network, budget: _Budget, algorithm: str) ->
     phi = resolve(network.activation)
     W = _tensor("W", network.W)
     a, bias, head_bias = (
-        None if tensor is None else _tensor(name, tensor)
-        for name, tensor in (("a", network.a), ("bias", network.bias), ("head_bias", network.head_bias))
+        _tensor("a", network.a),
+        _optional("bias", network.bias),
+        _optional("head_bias", network.head_bias),
     )
     dtype = torch.float32 if W.dtype == torch.bfloat16 else W.dtype
-    x0 = _tensor("x0", x0)
-    x0 = x0.to(dtype) if x0.dtype == torch.bfloat16 else x0
+    x0, start = _widened(_tensor("x0", x0)), _widened(_optional("start", budget.start))
 
     networks = W.shape[:-2]
     rows = x0.shape[:-1] if not networks else (*networks, *x0.shape[-2:-1])
@@ -212,7 +216,6 @@ def _pgd(x0: Any, y: Any, network: _Network, budget: _Budget, algorithm: str) ->
     y = _targets(y, rows, a.shape[-2] if a.dim() == W.dim() else None, budget.loss, like)
     radius, radius_rows = _per_row("radius", budget.radius, rows, like)
     step, step_rows = _per_row("step", _step_size(budget), rows, like)
-    start = None if budget.start is None else _tensor("start", budget.start).to(dtype)
     rule = DIRECTIONS[budget.direction]
     samples = max(1, math.prod(rows) // max(1, math.prod(networks)))
     lo, hi = budget.box if budget.box is not None else (-math.inf, math.inf)
@@ -252,6 +255,15 @@ def _tensor(name: str, value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor or a NumPy array")
     return value.detach()
+
+
+def _optional(name: str, value: Any) -> Tensor | None:
+    return None if value is None else _tensor(name, value)
+
+
+def _widened(points: Any) -> Any:
+    """Iterates are float32 for bfloat16 networks: a bfloat16 iterate cannot hold a small step."""
+    return points.float() if points is not None and points.dtype == torch.bfloat16 else points
 
 
 def _targets(y: Any, rows: tuple[int, ...], heads: int | None, loss: str, like: dict[str, Any]) -> Tensor:
