@@ -13,13 +13,6 @@ template <class A> struct Gradients {
   A* gb;
 };
 
-// The samples of one network as panels: x (P·d, width) and the cotangent (heads, width) of each, one after the other.
-template <class A> struct PanelSamples {
-  const A* rows;  // (n, P·d)
-  const A* x;
-  const A* cotangent;
-};
-
 template <class T> struct Problem {
   using A = Compute<T>;
   const Network<T>& network;
@@ -28,6 +21,8 @@ template <class T> struct Problem {
   Gradients<A> out;
   Panels panels;
   std::int64_t tile_rows;
+
+  BK_HD const A* rows(std::int64_t network) const { return samples.x + network * samples.network_stride; }
 };
 
 // The tile's dimensions are the vector axis of its gradient: columns of kPanelVectors registers, (column, rows, width).
@@ -64,29 +59,38 @@ template <class A> void add_rows(const A* terms, const A* factor, std::int64_t r
   }
 }
 
+// Panels that a tile meets between two visits to its gradient, which for a large dimension lies beyond L2.
+constexpr std::int64_t kGroup = 4;
+
 // What a task works in.
 template <class T> struct TileMemory {
   using A = Compute<T>;
   A* widened;
-  A* H;         // (rows, width)
-  A* other;     // (rows, width): slopes, then values
-  A* packed;    // (kPanelVectors · lanes) samples of one column
-  A* bias_sum;  // (rows, lanes)
-  A* head_sum;  // (heads, rows, lanes)
-  A* gradient;  // (columns, rows, column width)
+  A* x;          // (P·d, width)
+  A* cotangent;  // (heads, width)
+  A* H;          // (kGroup, P, rows, width)
+  A* other;      // (rows, width): slopes, then values
+  A* packed;     // (kPanelVectors · lanes) samples of one column
+  A* bias_sum;   // (rows, lanes)
+  A* head_sum;   // (heads, rows, lanes)
+  A* gradient;   // (columns, rows, column width)
 
   static std::int64_t size(const Problem<T>& problem) {
     constexpr std::int64_t kLanes = Vec<A>::kLanes, kWidth = Columns<A>::kWidth;
     const std::int64_t rows = problem.tile_rows;
-    return kWidenedBlock<T> + rows * kWidth * 2 + kWidth * kWidth + rows * kLanes * (1 + problem.network.heads) +
-           Columns<A>{problem.network.dim}.count() * rows * kWidth;
+    const Network<T>& network = problem.network;
+    return kWidenedBlock<T> + (network.patches * network.dim + network.heads) * kWidth +
+           rows * kWidth * (kGroup * network.patches + 1) + kWidth * kWidth + rows * kLanes * (1 + network.heads) +
+           Columns<A>{network.dim}.count() * rows * kWidth;
   }
   TileMemory(const Problem<T>& problem, A* memory) {
     constexpr std::int64_t kLanes = Vec<A>::kLanes, kWidth = Columns<A>::kWidth;
     const std::int64_t rows = problem.tile_rows;
     widened = memory;
-    H = widened + kWidenedBlock<T>;
-    other = H + rows * kWidth;
+    x = widened + kWidenedBlock<T>;
+    cotangent = x + problem.network.patches * problem.network.dim * kWidth;
+    H = cotangent + problem.network.heads * kWidth;
+    other = H + rows * kWidth * kGroup * problem.network.patches;
     packed = other + rows * kWidth;
     bias_sum = packed + kWidth * kWidth;
     head_sum = bias_sum + rows * kLanes;
@@ -98,34 +102,72 @@ template <class A> void zero(A* to, std::int64_t size) {
   for (std::int64_t i = 0; i < size; ++i) to[i] = A(0);
 }
 
-// Adds what one panel of samples gives to the tile.
+// Loads a panel of samples. Lanes without a sample get a zero cotangent.
 template <class T>
-void add_panel(const Problem<T>& problem, const PanelSamples<Compute<T>>& samples, std::int64_t panel,
-               const Tile<T>& tile, const TileMemory<T>& memory) {
+void load(const Problem<T>& problem, std::int64_t network, std::int64_t panel, const TileMemory<T>& memory) {
+  using A = Compute<T>;
+  const Panels& panels = problem.panels;
+  const std::int64_t size = problem.network.patches * problem.network.dim, heads = problem.network.heads;
+  const std::int64_t first = panels.first_sample(panel), count = panels.samples_of(panel);
+  const std::int64_t vectors = panels.vectors_of(panel), width = vectors * panels.lanes;
+  load_panel(problem.rows(network) + first * size, size, count, size, vectors, memory.x);
+  const A* cotangent = problem.cotangent + (network * problem.samples.count + first) * heads;
+  load_panel(cotangent, heads, count, heads, vectors, memory.cotangent);
+  for (std::int64_t c = 0; c < heads; ++c) {
+    for (std::int64_t i = count; i < width; ++i) memory.cotangent[c * width + i] = A(0);
+  }
+}
+
+// U (rows, width) of the loaded panel; adds its sums over samples to the gradients of bias and head.
+template <class T>
+void add_gates(const Problem<T>& problem, const Tile<T>& tile, const TileMemory<T>& memory, Compute<T>* U) {
   using A = Compute<T>;
   const Layer<T>& layer = tile.layer;
-  const std::int64_t width = tile.width(), size = layer.size(), lanes = Vec<A>::kLanes, rows = tile.rows;
-  const std::int64_t first = problem.panels.first_sample(panel), count = problem.panels.samples_of(panel);
-  const A* cotangent = samples.cotangent + first * layer.heads;
-  const A* head = layer.head + tile.begin;
-  hidden(tile, samples.x + first * size, memory.H);
+  const std::int64_t width = tile.width(), lanes = Vec<A>::kLanes, rows = tile.rows;
+  hidden(tile, memory.x, U);
   if (problem.out.ga) {
-    gate_elements<A>(layer.activation, memory.H, rows, tile.vectors, memory.other, nullptr);
+    gate_elements<A>(layer.activation, U, rows, tile.vectors, memory.other, nullptr);
     for (std::int64_t c = 0; c < layer.heads; ++c) {
-      add_rows(memory.other, cotangent + c * width, rows, width, memory.head_sum + c * rows * lanes);
+      add_rows(memory.other, memory.cotangent + c * width, rows, width, memory.head_sum + c * rows * lanes);
     }
   }
   if (!problem.out.gw && !problem.out.gb) return;
-  transposed_product(head, layer.neurons, rows, layer.heads, cotangent, memory.other, tile.vectors, false);
-  gate_elements<A>(layer.activation, memory.H, rows, tile.vectors, nullptr, memory.other);
-  if (problem.out.gb) add_rows<A>(memory.H, nullptr, rows, width, memory.bias_sum);
-  if (!problem.out.gw) return;
+  transposed_product<A>(layer.head + tile.begin, layer.neurons, rows, layer.heads, memory.cotangent, memory.other,
+                        tile.vectors, false);
+  gate_elements<A>(layer.activation, U, rows, tile.vectors, nullptr, memory.other);
+  if (problem.out.gb) add_rows<A>(U, nullptr, rows, width, memory.bias_sum);
+}
+
+// Adds what panels [begin, end), at most kGroup, give to the tile.
+template <class T>
+void add_panels(const Problem<T>& problem, std::int64_t network, std::int64_t begin, std::int64_t end, Tile<T>& tile,
+                const TileMemory<T>& memory) {
+  using A = Compute<T>;
+  const Layer<T>& layer = tile.layer;
+  const std::int64_t size = layer.size(), lanes = Vec<A>::kLanes, rows = tile.rows;
   const Columns<A> columns{layer.dim};
-  const A* x = samples.rows + first * size + tile.patch * layer.dim;
-  for (std::int64_t c = 0; c < columns.count(); ++c) {
+  const auto U = [&](std::int64_t panel, std::int64_t patch) {
+    return memory.H + ((panel - begin) * layer.patches + patch) * rows * columns.kWidth;
+  };
+  for (std::int64_t panel = begin; panel < end; ++panel) {
+    tile.vectors = problem.panels.vectors_of(panel);
+    load(problem, network, panel, memory);
+    for (tile.patch = 0; tile.patch < layer.patches; ++tile.patch) {
+      add_gates(problem, tile, memory, U(panel, tile.patch));
+    }
+  }
+  for (std::int64_t c = 0; problem.out.gw && c < columns.count(); ++c) {
     const std::int64_t vectors = divide_up(columns.size_of(c), lanes);
-    pack_rows(x + c * columns.kWidth, size, count, columns.size_of(c), vectors * lanes, memory.packed);
-    product(memory.H, width, rows, count, memory.packed, memory.gradient + c * rows * columns.kWidth, vectors, true);
+    A* gradient = memory.gradient + c * rows * columns.kWidth;
+    for (std::int64_t panel = begin; panel < end; ++panel) {
+      const std::int64_t count = problem.panels.samples_of(panel);
+      const A* x = problem.rows(network) + problem.panels.first_sample(panel) * size + c * columns.kWidth;
+      for (std::int64_t patch = 0; patch < layer.patches; ++patch) {
+        pack_rows(x + patch * layer.dim, size, count, columns.size_of(c), vectors * lanes, memory.packed);
+        product<A>(U(panel, patch), problem.panels.vectors_of(panel) * lanes, rows, count, memory.packed, gradient,
+                   vectors, panel > 0 || patch > 0);
+      }
+    }
   }
 }
 
@@ -151,9 +193,7 @@ void store_tile(const Problem<T>& problem, std::int64_t network, const Tile<T>& 
   }
 }
 
-template <class T>
-void tile_gradient(const Problem<T>& problem, const PanelSamples<Compute<T>>& samples, std::int64_t network,
-                   std::int64_t begin) {
+template <class T> void tile_gradient(const Problem<T>& problem, std::int64_t network, std::int64_t begin) {
   using A = Compute<T>;
   const Layer<T> layer(problem.network, network);
   const std::int64_t rows = layer.neurons - begin < problem.tile_rows ? layer.neurons - begin : problem.tile_rows;
@@ -161,36 +201,13 @@ void tile_gradient(const Problem<T>& problem, const PanelSamples<Compute<T>>& sa
   const TileMemory<T> memory(problem, numbers.data());
   zero(memory.bias_sum, rows * Vec<A>::kLanes);
   zero(memory.head_sum, rows * Vec<A>::kLanes * layer.heads);
-  if (problem.out.gw) zero(memory.gradient, Columns<A>{layer.dim}.count() * rows * Columns<A>::kWidth);
+  const std::int64_t panels = problem.panels.count;
+  if (problem.out.gw && panels == 0) zero(memory.gradient, Columns<A>{layer.dim}.count() * rows * Columns<A>::kWidth);
   Tile<T> tile{layer, begin, rows, 0, 0, memory.widened};
-  for (std::int64_t panel = 0; panel < problem.panels.count; ++panel) {
-    tile.vectors = problem.panels.vectors_of(panel);
-    for (tile.patch = 0; tile.patch < layer.patches; ++tile.patch) add_panel(problem, samples, panel, tile, memory);
+  for (std::int64_t panel = 0; panel < panels; panel += kGroup) {
+    add_panels(problem, network, panel, panel + kGroup < panels ? panel + kGroup : panels, tile, memory);
   }
   store_tile(problem, network, tile, memory);
-}
-
-template <class T>
-void load_inputs(const Problem<T>& problem, std::int64_t network, std::int64_t panel, Compute<T>* x) {
-  const Panels& panels = problem.panels;
-  const std::int64_t size = problem.network.patches * problem.network.dim, first = panels.first_sample(panel);
-  load_panel(problem.samples.x + network * problem.samples.network_stride + first * size, size,
-             panels.samples_of(panel), size, panels.vectors_of(panel), x + first * size);
-}
-
-// Lanes without a sample get a zero cotangent.
-template <class T>
-void load_cotangent(const Problem<T>& problem, std::int64_t network, std::int64_t panel, Compute<T>* cotangent) {
-  using A = Compute<T>;
-  const Panels& panels = problem.panels;
-  const std::int64_t heads = problem.network.heads, first = panels.first_sample(panel);
-  const std::int64_t count = panels.samples_of(panel), width = panels.vectors_of(panel) * panels.lanes;
-  A* to = cotangent + first * heads;
-  load_panel(problem.cotangent + (network * problem.samples.count + first) * heads, heads, count, heads,
-             panels.vectors_of(panel), to);
-  for (std::int64_t c = 0; c < heads; ++c) {
-    for (std::int64_t i = count; i < width; ++i) to[c * width + i] = A(0);
-  }
 }
 
 }  // namespace
@@ -205,34 +222,15 @@ void two_layer_parameter_grad(const Network<T>& network, const Samples<Compute<T
                       static_cast<double>(size) * static_cast<double>(network.networks);
   if (work < kParallelWork) run.threads = 1;
   // Panels and tiles: the panels' cuts shape the sums over samples, so the number of threads must not enter them.
-  // A tile's gradient should stay in L2.
-  constexpr std::int64_t kTileBytes = 1 << 19;
+  constexpr std::int64_t kTileBytes = 1 << 23;
   std::int64_t tile_rows = kTileBytes / (static_cast<std::int64_t>(sizeof(A)) * (network.dim + 1));
-  tile_rows = tile_rows < 24 ? 24 : tile_rows > kTileNeurons ? kTileNeurons : tile_rows;
+  tile_rows = tile_rows < 12 ? 12 : tile_rows > kTileNeurons ? kTileNeurons : tile_rows;
   const std::int64_t fair = divide_up(network.neurons * network.networks, run.threads);
   if (fair < tile_rows) tile_rows = fair < 1 ? 1 : fair;
   const Problem<T> problem{network, samples, cotangent, {gw, ga, gb}, make_panels<A>(samples.count, 1), tile_rows};
-  const Panels& panels = problem.panels;
-
-  const std::int64_t padded = panels.vectors * panels.lanes;
   const std::int64_t tiles = divide_up(network.neurons, tile_rows);
-  const std::int64_t inputs = samples.network_stride ? network.networks : 1;  // one, when all networks share them
-  const Numbers<A> x(inputs * padded * size);
-  const Numbers<A> cotangents(network.networks * padded * network.heads);
-  for_each_task(run, inputs * panels.count, [&](std::int64_t task) {
-    load_inputs(problem, task / panels.count, task % panels.count, x.data() + task / panels.count * padded * size);
-  });
-  for_each_task(run, network.networks * panels.count, [&](std::int64_t task) {
-    load_cotangent(problem, task / panels.count, task % panels.count,
-                   cotangents.data() + task / panels.count * padded * network.heads);
-  });
-  for_each_task(run, network.networks * tiles, [&](std::int64_t task) {
-    const std::int64_t index = task / tiles;
-    const PanelSamples<A> panel_samples{samples.x + index * samples.network_stride,
-                                        x.data() + (samples.network_stride ? index : 0) * padded * size,
-                                        cotangents.data() + index * padded * network.heads};
-    tile_gradient(problem, panel_samples, index, task % tiles * tile_rows);
-  });
+  for_each_task(run, network.networks * tiles,
+                [&](std::int64_t task) { tile_gradient(problem, task / tiles, task % tiles * tile_rows); });
 }
 
 #define BK_INSTANTIATE(T)                                                                                     \

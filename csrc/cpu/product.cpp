@@ -37,18 +37,28 @@ void multiply_tile(const Operands<A>& o, std::int64_t row, std::int64_t column) 
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) sum[i][v] = V(0);
   }
-  for (std::int64_t k = 0; k < o.depth; ++k) {
-    V b[kVectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) b[v] = V::load(B + v * V::kLanes);
+  // The next tile of a, a cache line ahead of its use: a is read once, and its rows are too short for the hardware.
+  constexpr std::int64_t kLine = 64 / sizeof(A);
+  for (std::int64_t begin = 0; begin < o.depth; begin += kLine) {
+    const std::int64_t end = begin + kLine < o.depth ? begin + kLine : o.depth;
+    if constexpr (!kTransposed) {
 #pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-      const V factor = V::broadcast(a[i * along_rows]);
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sum[i][v] += factor * b[v];
+      for (int i = 0; i < kRows; ++i) __builtin_prefetch(a + (kRows + i) * along_rows);
     }
-    a += along_depth;
-    B += o.width;
+    for (std::int64_t k = begin; k < end; ++k) {
+      V b[kVectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) b[v] = V::load(B + v * V::kLanes);
+      if constexpr (kTransposed) __builtin_prefetch(a + kLine);
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i) {
+        const V factor = V::broadcast(a[i * along_rows]);
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) sum[i][v] += factor * b[v];
+      }
+      a += along_depth;
+      B += o.width;
+    }
   }
   A* C = o.C + row * o.width + column;
 #pragma GCC unroll 16
