@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -149,6 +150,7 @@ def draw(demo: Demo, curves: list[Curve], folder: Path) -> list[Path]:
 
 def main(folder: Path, seed: int = 0) -> int:
     """Runs the demonstration, prints the table, writes the picture into ``folder``."""
+    import_module("matplotlib")  # missing, it is missed before the work and not after it
     demo = Demo(seed=seed)
     print(f"Two-layer ReLU nets on a Gaussian mixture, attacked by PGD-{demo.steps}: {demo}", flush=True)
     curves = run(demo, report=lambda line: print(line, flush=True))

@@ -326,7 +326,8 @@ def test_regression_pushes_away_from_the_target() -> None:
     attacked = bk.l2_pgd(problem.x, problem.cotangent, problem.W, problem.a, radius=0.5, loss="squared")
     before = -(bk.two_layer(problem.x, problem.W, problem.a) - problem.cotangent).square().sum(-1)
     assert (attacked.margin < before).all()
-    assert attacked.success is None
+    with pytest.raises(ValueError, match="success: regression has none"):
+        _ = attacked.success
 
 
 def test_numpy_arrays_are_accepted() -> None:
