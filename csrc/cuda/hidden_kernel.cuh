@@ -210,7 +210,7 @@ __device__ void load_preactivation(const TileOfLayer<T>& at, const Compute<T>* p
 
 // H, computed or loaded → add the bias → φ(H) and its sums → φ'(H) and its sums.
 template <class T, class Phi>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<T>>)
     hidden_kernel(const Hidden<T> layer, const Phi phi, const Compute<T>* parts, const int splits) {
   using A = Compute<T>;
   BK_SHARED(Panels<A>, panels);

@@ -5,7 +5,7 @@ namespace bk::cuda {
 namespace {
 
 template <class T, int kSize>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kTeamBlocks)
     weight_norm_kernel(const T* weight, const int64_t neurons, const int64_t dim, Compute<T>* norms) {
   using A = Compute<T>;
   const Team<kSize> team;
@@ -30,7 +30,8 @@ template <class A> __device__ bool valid_target(const AttackRows<A>& p, int64_t 
   return p.label[row] >= 0 && p.label[row] < p.heads;
 }
 
-template <class A, int kSize> __global__ void __launch_bounds__(kThreads) begin_kernel(const AttackRows<A> p) {
+template <class A, int kSize>
+__global__ void __launch_bounds__(kThreads, kTeamBlocks) begin_kernel(const AttackRows<A> p) {
   const Team<kSize> team;
   const int64_t row = team.row();
   if (row >= p.rows()) return;
@@ -203,9 +204,8 @@ template <class A, class T> __device__ void take_step(const AttackRows<A>& p, co
   });
 }
 
-// Three blocks per multiprocessor leave 85 registers per thread; at the 48 that ptxas would choose it spills.
 template <class A, int kSize>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, kTeamBlocks)
     advance_kernel(const AttackRows<A> p, const int64_t iterate, const bool last) {
   const Team<kSize> team;
   const int64_t row = team.row();

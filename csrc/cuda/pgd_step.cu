@@ -5,7 +5,7 @@ namespace bk::cuda {
 namespace {
 
 template <class A, int kSize>
-__global__ void __launch_bounds__(kThreads) pgd_step_kernel(const PgdStep<A> p, const Norm norm) {
+__global__ void __launch_bounds__(kThreads, kTeamBlocks) pgd_step_kernel(const PgdStep<A> p, const Norm norm) {
   const Team<kSize> team;
   const int64_t row = team.row();
   if (row >= p.rows) return;

@@ -40,7 +40,8 @@ template <class A> __global__ void __launch_bounds__(kThreads) sum_parts_kernel(
 // ---- products -----------------------------------------------------------------------------------------------------
 
 template <class A, class E, bool kLeftTerms, bool kRightTerms>
-__global__ void __launch_bounds__(kThreads) product_kernel(const Product<A, E> product, const int64_t split_terms) {
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<A>)
+    product_kernel(const Product<A, E> product, const int64_t split_terms) {
   BK_SHARED(Panels<A>, panels);
   const Place at =
       place_of(blockIdx.x, product.networks, ceil_div(product.rows, kTile), ceil_div(product.columns, kTile));

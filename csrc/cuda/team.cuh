@@ -9,6 +9,9 @@ namespace bk::cuda {
 // Rows up to this long get a warp each, eight to a block.
 constexpr int64_t kShortRow = 1024;
 
+// Blocks per multiprocessor, which leave 85 registers per thread. Left alone, ptxas aims at more blocks and spills.
+constexpr int kTeamBlocks = 3;
+
 template <class V> struct TeamValues {
   V v[kThreads / kWarp];
 };
@@ -22,6 +25,7 @@ template <int kSize> struct Team {
 
   // Calls visit(i) for the thread's share of 0 … count − 1.
   template <class Visit> __device__ void for_each(int64_t count, Visit visit) const {
+#pragma unroll 2
     for (int64_t i = lane(); i < count; i += kSize) visit(i);
   }
 

@@ -14,6 +14,9 @@ constexpr int kDepth = 16;                  // terms per panel
 constexpr int kPerThread = 4;               // rows and columns per thread
 constexpr int kLanes = kTile / kPerThread;  // threads along a side of the tile
 constexpr int kPanelsPerSum = 16;           // panels after which the inner sum is added to the outer one
+// Blocks per multiprocessor that registers must leave room for: 128 per thread in float32. Left alone, ptxas aims at
+// more blocks and spills.
+template <class A> constexpr int kBlocksPerProcessor = sizeof(A) == sizeof(float) ? 2 : 1;
 static_assert(kLanes * kLanes == kThreads, "each thread owns 4 × 4 numbers of the tile");
 static_assert(kWarp % kLanes == 0, "a row of the tile is reduced by shuffles within a warp");
 
@@ -61,24 +64,33 @@ template <class A> struct Tile {
 __device__ inline int tile_row() { return static_cast<int>(threadIdx.x) / kLanes * kPerThread; }
 __device__ inline int tile_column() { return static_cast<int>(threadIdx.x) % kLanes * kPerThread; }
 
-// Brings 64 lines × 16 terms to shared memory by way of registers: 4 numbers per thread, neighbours reading neighbours.
+// Brings 64 lines × 16 terms after another to shared memory by way of registers: 4 numbers per thread, neighbours
+// reading neighbours. Beyond the matrix everything is zero.
 template <class A, class E, bool kTermsContiguous> class PanelLoader {
  public:
   __device__ PanelLoader(const Operand<E>& operand, int64_t network, int64_t first_line, int64_t lines) {
     data_ = operand.data + network * operand.network_stride;
-    stride_ = operand.stride;
-    first_line_ = first_line;
-    lines_ = lines;
-  }
-
-  // Beyond the matrix everything is zero.
-  __device__ void fetch(int64_t first_term, int64_t terms) {
+    next_ = kTermsContiguous ? (first_line + line_of(0)) * operand.stride + term_of(0)
+                             : term_of(0) * operand.stride + first_line + line_of(0);
+    to_next_number_ = operand.stride * (kTermsContiguous ? line_of(1) - line_of(0) : term_of(1) - term_of(0));
+    to_next_term_ = kTermsContiguous ? 1 : operand.stride;
+    lines_inside_ = 0;
 #pragma unroll
     for (int i = 0; i < kPerThread; ++i) {
-      const int64_t line = first_line_ + line_of(i), term = first_term + term_of(i);
-      const bool inside = line < lines_ && term < terms;
-      staged_[i] = inside ? widen(data_[kTermsContiguous ? line * stride_ + term : term * stride_ + line]) : A(0);
+      lines_inside_ |= static_cast<unsigned>(first_line + line_of(i) < lines) << i;
     }
+  }
+
+  __device__ void skip(int64_t terms) { next_ += terms * to_next_term_; }
+
+  // Reads the next panel, of which `terms` are left.
+  __device__ void fetch(int64_t terms) {
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+      const bool inside = (lines_inside_ >> i & 1u) != 0 && term_of(i) < terms;
+      staged_[i] = inside ? widen(data_[next_ + i * to_next_number_]) : A(0);
+    }
+    skip(kDepth);
   }
   __device__ void store(Panel<A>& panel) const {
 #pragma unroll
@@ -98,7 +110,8 @@ template <class A, class E, bool kTermsContiguous> class PanelLoader {
   }
 
   const E* data_;
-  int64_t stride_, first_line_, lines_;
+  int64_t next_, to_next_number_, to_next_term_;
+  unsigned lines_inside_;  // bit i: the line of the thread's number i is one of the matrix
   A staged_[kPerThread];
 };
 
@@ -130,20 +143,19 @@ __device__ void multiply(Left left, Right right, int64_t first, int64_t last, Pa
   clear(tile);
   clear(inner);
   int panels_in_sum = 0;
-  if (first < last) {
-    left.fetch(first, last);
-    right.fetch(first, last);
-  }
-  for (int64_t term = first; term < last; term += kDepth) {
+  left.skip(first);
+  right.skip(first);
+  int64_t terms = last - first;
+  left.fetch(terms);
+  right.fetch(terms);
+  for (; terms > 0; terms -= kDepth) {
     left.store(panels.left);
     right.store(panels.right);
     __syncthreads();
-    if (term + kDepth < last) {
-      left.fetch(term + kDepth, last);
-      right.fetch(term + kDepth, last);
-    }
+    left.fetch(terms - kDepth);
+    right.fetch(terms - kDepth);
     add_panel_product(panels, inner);
-    if (++panels_in_sum == kPanelsPerSum || term + kDepth >= last) {
+    if (++panels_in_sum == kPanelsPerSum || terms <= kDepth) {
       panels_in_sum = 0;
 #pragma unroll
       for (int i = 0; i < kPerThread; ++i) {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -19,6 +20,7 @@ inline int failures = 0;
 
 inline void fail(const std::string& what) {
   if (++failures <= 20) std::printf("FAILED %s\n", what.c_str());
+  if (std::getenv("BK_TEST_STOP_EARLY") != nullptr) std::_Exit(1);
 }
 inline void expect(bool fact, const std::string& what) {
   if (!fact) fail(what);
