@@ -74,9 +74,7 @@ def main(arguments: argparse.Namespace) -> int:
     clock: Clock = CpuClock(arguments.cold, arguments.processor_time) if device == "cpu" else CudaClock(arguments.cold)
     kind = "processor" if arguments.processor_time else "wall"
     bench = Bench(device, threads, effort, clock, kind, arguments.memory, shlex.join(["benign", *_typed()]))
-    found = bench.run(cases, chosen)
-    if arguments.json:
-        rows.write(arguments.json, found)
+    found = bench.run(cases, chosen, arguments.json)
     problems = table.violations(cases, found)
     print("\n".join(["", *table.worst(found), *problems]))
     return 1 if arguments.check and problems else 0
@@ -109,13 +107,14 @@ class Bench:
     memory: bool
     command: str
 
-    def run(self, cases: Sequence[Case], chosen: Sequence[Provider]) -> list[Row]:
-        """All cases, each printed as it is done."""
+    def run(self, cases: Sequence[Case], chosen: Sequence[Provider], file: str | None = None) -> list[Row]:
+        """All cases, each printed, and its rows written, as it is done."""
         able = [
             provider for provider in chosen if any(provider.unavailable(case, self.device) is None for case in cases)
         ]
         measured = limits.measure(self.device, self.threads)
-        on = f"{self.threads} threads, {machine.simd()}" if self.device == "cpu" else "CUDA"
+        plural = "" if self.threads == 1 else "s"
+        on = f"{self.threads} thread{plural}, {machine.simd()}" if self.device == "cpu" else "CUDA"
         print(f"{machine.hardware(self.device)}; {on}; torch {torch.__version__}; {machine.revision()}")
         print(f"limits: {measured}; {self.kind} time; load average {machine.load()}")
         for provider in chosen:
@@ -133,6 +132,8 @@ class Bench:
             print(printed.line(case, case_rows), flush=True)
             if self.memory:
                 print(printed.memory_line(case_rows), flush=True)
+            if file is not None:
+                rows.write(file, case_rows)
             found += case_rows
         return found
 

@@ -252,6 +252,7 @@ def test_violations_are_sentences() -> None:
         [
             Row(call.name, "ours", 0.0, 1.0, median=9e-6),
             replace(_row(0.5), case=call.name),  # below 10⁶ products nothing is promised
+            Row(large.name, "ours", 0.0, 1.0, median=1.0),
             replace(_row(0.9), case=large.name),
             replace(_row(0.995, ratio_high=1.1), case=large.name, provider="analytic"),
         ],
