@@ -398,6 +398,11 @@ def l2_pgd(
 ) -> Attacked:
     """K steps x ← Π(x + η g/‖g‖) from x0, or from ``start``, with g the gradient of the loss."""
     rows, heads, dim = _row_shape(x0, W), _head_shape(W, a), x0.shape[-1:]
+    path_shape = (steps + 1, *rows, *dim)
+    if not rows.numel():
+        nothing = x0.new_zeros(rows, dtype=torch.float64)
+        path = nothing.reshape(path_shape) if trajectory else None
+        return Attacked(nothing.reshape(rows + dim), nothing.reshape(rows + heads), nothing, path)
     threat = _Threat(norm, loss, direction, box, steps)
     networks = list(_networks(x0, W, a, bias, head_bias, activation, patches))
 
@@ -420,7 +425,7 @@ def l2_pgd(
         path[kept, row].reshape(rows + dim),
         logits[kept, row].reshape(rows + heads),
         margins[kept, row].reshape(rows),
-        path.reshape(steps + 1, *rows, *dim) if trajectory else None,
+        path.reshape(path_shape) if trajectory else None,
     )
 
 
