@@ -14,7 +14,7 @@ from .activation import Activation, resolve
 from .autograd import ParameterGrad, TwoLayer, ValueAndGrad, call
 
 # Nothing is checked before a call: the ops refuse in C++ what is wrong, and only then is the reason looked for here.
-_REFUSALS = (RuntimeError, TypeError, AttributeError)
+_REFUSALS = (ValueError, RuntimeError, TypeError, AttributeError)
 
 
 def two_layer(
@@ -159,7 +159,7 @@ def l2_pgd_step_(x: Tensor, origin: Tensor, grad: Tensor, *, step: float | Tenso
     True
     """
     _pgd_step(ops.l2_pgd_step_.default, x, origin, grad, step, radius)
-    return x
+    return _overwritten(x)
 
 
 def linf_pgd_step(x: Tensor, origin: Tensor, grad: Tensor, *, step: float | Tensor, radius: float | Tensor) -> Tensor:
@@ -183,7 +183,7 @@ def linf_pgd_step_(x: Tensor, origin: Tensor, grad: Tensor, *, step: float | Ten
     True
     """
     _pgd_step(ops.linf_pgd_step_.default, x, origin, grad, step, radius)
-    return x
+    return _overwritten(x)
 
 
 # ---- on the way to an op ---------------------------------------------------------------------------------------------
@@ -214,6 +214,12 @@ def _pgd_step(op: Any, x: Tensor, origin: Tensor, grad: Tensor, step: float | Te
         return op(x, origin, grad, step_rows, radius_rows, step_number, radius_number)
     except _REFUSALS as error:
         _explain(error, {"x": x, "origin": origin, "grad": grad}, 1, required=("x", "origin", "grad"))
+
+
+def _overwritten(x: Tensor) -> Tensor:
+    """Tells autograd, which an op of a library does not: a backward that needs the old value then refuses."""
+    torch.autograd.graph.increment_version(x)
+    return x
 
 
 def _per_row(name: str, value: float | Tensor, x: Tensor) -> tuple[Tensor | None, float]:
