@@ -1,7 +1,8 @@
-"""Second derivatives and forward mode in torch expressions.
+"""The network and its derivatives of first and second order as torch expressions.
 
 These form the n×P×m matrices that the kernels never store. Each is a formula that torch differentiates again, so that
-derivatives of any order follow. Only double backward and forward mode come here; value and gradient never do.
+derivatives of any order follow. Only double backward and forward mode come here, and what dynamo traces inside a
+transform of torch.func: there it looks through our functions at the native op, which has no derivative of its own.
 
     H = X Wᵀ + b,   R the cotangent of f,   Q = R A,   U = Q∘φ'(H)
     f = Σ_p φ(H) Aᵀ + c,   gx = U W,   gW = Uᵀ X,   ga = Rᵀ Σ_p φ(H),   gb = Σ U
@@ -133,6 +134,33 @@ def _heads(R: Tensor, Z: Tensor) -> Tensor:
 def _weights(U: Tensor, X: Tensor) -> Tensor:
     """Uᵀ X: (*S, m, d)"""
     return torch.einsum("...npm,...npd->...md", U, X)
+
+
+def value(hidden: Hidden, head_bias: Tensor | None) -> Tensor:
+    """f = Σ_p φ(H) Aᵀ + c"""
+    f = hidden.value().sum(-2) @ hidden.A.mT
+    if head_bias is not None:
+        f = f + _wide(head_bias if hidden.has_heads else head_bias.unsqueeze(-1)).unsqueeze(-2)
+    return hidden.as_outputs(f)
+
+
+def input_gradient(hidden: Hidden, cotangent: Tensor) -> Tensor:
+    """gx = U W"""
+    U = _spread(hidden.outputs(cotangent), hidden.A) * hidden.first()
+    return hidden.as_points_of_networks(torch.einsum("...npm,...md->...npd", U, hidden.W))
+
+
+def parameter_gradient(hidden: Hidden, cotangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """gW = Uᵀ X,  ga = Rᵀ Σ_p φ(H),  gb = Σ U"""
+    R = hidden.outputs(cotangent)
+    U = _spread(R, hidden.A) * hidden.first()
+    gW = _weights(U, hidden.X).to(hidden.dtype)
+    return gW, hidden.as_head(_heads(R, hidden.value())), U.sum((-3, -2)).to(hidden.dtype)
+
+
+def ones_like_outputs(hidden: Hidden) -> Tensor:
+    heads = hidden.A.shape[-2:-1] if hidden.has_heads else ()
+    return hidden.H.new_ones((*hidden.row_shape, *heads))
 
 
 def double_backward(

@@ -1,4 +1,4 @@
-"""What the ops return, without computing it: for torch.compile, torch.export and the meta device. And autocast."""
+"""What the ops return without computing it, for torch.compile, torch.export and the meta device; and autocast."""
 
 from __future__ import annotations
 

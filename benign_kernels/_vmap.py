@@ -6,7 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+
+from ._library import ops
 
 Finish = Callable[[Tensor], tuple[Tensor, int]]
 
@@ -86,3 +89,22 @@ def _as_networks(size: int, mapped: list[bool], tensors: list[Any]) -> Folded:
         lambda out: (out.reshape(size, *rows, *out.shape[2:]), 0),
         lambda out: (out, 0),
     )
+
+
+def _map_step(name: str) -> None:
+    """A mapped dimension of a projected step is one more dimension of rows."""
+    op, in_place = getattr(ops, name).default, name.endswith("_")
+
+    def rule(info: Any, dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor | None, int | None]:
+        if in_place and dims[0] is None:
+            raise ValueError(f"x: is not mapped over in {name}, expected it to be where another argument is")
+        mapped = [dim is not None for dim in dims[:5]]
+        fronts = map(_front, arguments[:5], dims[:5])
+        rows = [_expanded(info.batch_size, *pair) for pair in zip(mapped, fronts, strict=True)]
+        return op(*rows, *arguments[5:]), None if in_place else 0
+
+    torch.library.register_vmap(f"benign_kernels::{name}", rule)
+
+
+for _name in ("l2_pgd_step", "l2_pgd_step_", "linf_pgd_step", "linf_pgd_step_"):
+    _map_step(_name)

@@ -9,12 +9,13 @@ Their arguments are tensors (or None), then those of ``Native``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._functorch.utils import unwrap_dead_wrappers
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 
 from . import _expressions
 from ._expressions import Gradients, Hidden, Movement, Native
@@ -23,17 +24,6 @@ from ._vmap import fold
 
 _NATIVE = len(Native._fields)
 _NONE = (None,) * _NATIVE
-
-
-def call(function: type[Function], *arguments: Any) -> Any:
-    """``function.apply``, with forward mode where it can be had, and without 40 µs of looking at signatures."""
-    if torch.compiler.is_dynamo_compiling():  # which refuses functions with a jvp
-        return function.apply(*arguments)
-    function = _WITH_FORWARD_MODE[function]
-    if torch._C._are_functorch_transforms_active():
-        return function.apply(*arguments)
-    # From here on as Function.apply itself, after it has bound the arguments to the signature of `forward`.
-    return super(Function, function).apply(*unwrap_dead_wrappers(arguments))  # type: ignore[misc]
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...]) -> None:
@@ -80,7 +70,7 @@ class TwoLayer(Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
         tensors, native = arguments[:-_NATIVE], arguments[-_NATIVE:]
         folded = fold(info.batch_size, (*in_dims[:5], None), *tensors, None, over_networks=False)
-        return folded.per_row(call(TwoLayer, *folded[:5], *native))
+        return folded.per_row(two_layer(*folded[:5], *native))
 
 
 def _first_order(
@@ -90,10 +80,10 @@ def _first_order(
     native, needs = ctx.native, ctx.needs_input_grad
     gx = gW = ga = gb = gc = None
     if needs[0]:
-        _, gx = call(ValueAndGrad, x, W, a, bias, head_bias, cotangent, *native)
+        _, gx = value_and_grad(x, W, a, bias, head_bias, cotangent, *native)
         gx = gx.sum_to_size(x.shape)  # over the networks that share x
     if needs[1] or needs[2] or needs[3]:
-        gW, ga, gb = call(ParameterGrad, x, W, a, bias, cotangent, *native)
+        gW, ga, gb = parameter_grad(x, W, a, bias, cotangent, *native)
     if needs[4] and head_bias is not None:
         rows = range(W.dim() - 2, cotangent.dim() - (a.dim() == W.dim()))
         gc = cotangent.sum(tuple(rows)) if len(rows) else cotangent
@@ -133,16 +123,13 @@ class ValueAndGrad(Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
         tensors, native = arguments[:-_NATIVE], arguments[-_NATIVE:]
         folded = fold(info.batch_size, in_dims[:6], *tensors, over_networks=False)
-        f, gx = call(ValueAndGrad, *folded[:6], *native)
+        f, gx = value_and_grad(*folded[:6], *native)
         (f, f_dim), (gx, gx_dim) = folded.per_row(f), folded.per_row(gx)
         return (f, gx), (f_dim, gx_dim)
 
 
 def _ones(hidden: Hidden, cotangent: Tensor | None) -> Tensor:
-    if cotangent is not None:
-        return cotangent
-    heads = hidden.A.shape[-2:-1] if hidden.has_heads else ()
-    return hidden.H.new_ones((*hidden.row_shape, *heads))
+    return _expressions.ones_like_outputs(hidden) if cotangent is None else cotangent
 
 
 class ParameterGrad(Function):
@@ -170,7 +157,7 @@ class ParameterGrad(Function):
         (x, W, a, bias, cotangent), native = arguments[:-_NATIVE], arguments[-_NATIVE:]
         dims = (*in_dims[:4], None, in_dims[4])
         folded = fold(info.batch_size, dims, x, W, a, bias, None, cotangent, over_networks=True)
-        grads = call(ParameterGrad, *folded[:4], folded.cotangent, *native)
+        grads = parameter_grad(*folded[:4], folded.cotangent, *native)
         outs, out_dims = zip(*(folded.per_network(grad) for grad in grads), strict=True)
         return outs, out_dims
 
@@ -203,8 +190,53 @@ class _ParameterGradForward(ParameterGrad):
         return _expressions.parameter_gradient_movement(hidden, moved, cotangent, tangents[4])
 
 
-_WITH_FORWARD_MODE: dict[type[Function], type[Function]] = {
-    TwoLayer: _TwoLayerForward,
-    ValueAndGrad: _ValueAndGradForward,
-    ParameterGrad: _ParameterGradForward,
-}
+# ---- inside torch.compile, inside torch.func -------------------------------------------------------------------------
+
+
+def _two_layer_in_torch(x: Tensor, W: Tensor, a: Tensor, bias: Any, head_bias: Any, *native: Any) -> Tensor:
+    return _expressions.value(Hidden(x, W, a, bias, Native(*native)), head_bias)
+
+
+def _value_and_grad_in_torch(
+    x: Tensor, W: Tensor, a: Tensor, bias: Any, head_bias: Any, cotangent: Any, *native: Any
+) -> tuple[Tensor, Tensor]:
+    hidden = Hidden(x, W, a, bias, Native(*native))
+    return _expressions.value(hidden, head_bias), _expressions.input_gradient(hidden, _ones(hidden, cotangent))
+
+
+def _parameter_grad_in_torch(
+    x: Tensor, W: Tensor, a: Tensor, bias: Any, cotangent: Tensor, *native: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _expressions.parameter_gradient(Hidden(x, W, a, bias, Native(*native)), cotangent)
+
+
+# ---- the choice between them -----------------------------------------------------------------------------------------
+
+
+def two_layer(*arguments: Any) -> Tensor:
+    return _call(TwoLayer, _TwoLayerForward, _two_layer_in_torch, arguments)
+
+
+def value_and_grad(*arguments: Any) -> tuple[Tensor, Tensor]:
+    return _call(ValueAndGrad, _ValueAndGradForward, _value_and_grad_in_torch, arguments)
+
+
+def parameter_grad(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _call(ParameterGrad, _ParameterGradForward, _parameter_grad_in_torch, arguments)
+
+
+def _call(
+    function: type[Function],
+    with_forward_mode: type[Function],
+    in_torch: Callable[..., Any],
+    arguments: tuple[Any, ...],
+) -> Any:
+    """``function.apply``, with forward mode where it can be had, and without 40 µs of looking at signatures."""
+    transformed = torch._C._are_functorch_transforms_active()
+    if torch.compiler.is_dynamo_compiling():  # which refuses functions with a jvp
+        forward_mode = forward_ad._current_level >= 0
+        return in_torch(*arguments) if transformed or forward_mode else function.apply(*arguments)
+    if transformed:
+        return with_forward_mode.apply(*arguments)
+    # From here on as Function.apply itself, after it has bound the arguments to the signature of `forward`.
+    return super(Function, with_forward_mode).apply(*unwrap_dead_wrappers(arguments))  # type: ignore[misc]

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import _fakes  # noqa: F401  (registers them)
+from . import _fakes, autograd  # noqa: F401  (fakes register themselves)
 from ._library import ops
 from .activation import Activation, resolve
-from .autograd import ParameterGrad, TwoLayer, ValueAndGrad, call
 
 # Nothing is checked before a call: the ops refuse in C++ what is wrong, and only then is the reason looked for here.
 _REFUSALS = (ValueError, RuntimeError, TypeError, AttributeError)
@@ -41,7 +40,8 @@ def two_layer(
 
     Returns f, shaped like x without its last dimension (\*S, n), and (..., k) where ``a`` has heads.  All tensors have
     one dtype: float32, float64, or bfloat16 (computed in float32).  Under autocast the network is computed in float32.
-    The n×m hidden layer is never stored, except by double backward and forward mode.
+    The n×m hidden layer is never stored, except by double backward, by forward mode, and by torch.func inside of
+    torch.compile.
 
     >>> x, W, a = torch.randn(100, 10), torch.randn(256, 10), torch.ones(256) / 16
     >>> bk.two_layer(x, W, a, activation="tanh").shape
@@ -52,7 +52,7 @@ def two_layer(
         if torch._C._is_any_autocast_enabled():
             x, W, a, bias, head_bias = _float32(x, W, a, bias, head_bias)
         if _differentiates(x, W, a, bias, head_bias):
-            return call(TwoLayer, x, W, a, bias, head_bias, *native)
+            return autograd.two_layer(x, W, a, bias, head_bias, *native)
         return ops.two_layer.default(x, W, a, bias, head_bias, *native)
     except _REFUSALS as error:
         _explain(error, {"x": x, "W": W, "a": a, "bias": bias, "head_bias": head_bias}, patches)
@@ -88,7 +88,7 @@ def two_layer_value_and_grad(
         if torch._C._is_any_autocast_enabled():
             x, W, a, bias, head_bias, cotangent = _float32(x, W, a, bias, head_bias, cotangent)
         if _differentiates(x, W, a, bias, head_bias, cotangent):
-            return call(ValueAndGrad, x, W, a, bias, head_bias, cotangent, *native)
+            return autograd.value_and_grad(x, W, a, bias, head_bias, cotangent, *native)
         return ops.two_layer_value_and_grad.default(x, W, a, bias, head_bias, cotangent, *native)
     except _REFUSALS as error:
         tensors = {"x": x, "W": W, "a": a, "bias": bias, "head_bias": head_bias, "cotangent": cotangent}
@@ -124,7 +124,7 @@ def two_layer_parameter_grad(
         if torch._C._is_any_autocast_enabled():
             x, W, a, bias, cotangent = _float32(x, W, a, bias, cotangent)
         if _differentiates(x, W, a, bias, cotangent):
-            return call(ParameterGrad, x, W, a, bias, cotangent, *native)
+            return autograd.parameter_grad(x, W, a, bias, cotangent, *native)
         return ops.two_layer_parameter_grad.default(x, W, a, bias, cotangent, *native)
     except _REFUSALS as error:
         required = {"x": x, "W": W, "a": a, "cotangent": cotangent}

@@ -108,8 +108,8 @@ def _head_shape(W: Tensor, a: Tensor) -> torch.Size:
     return a.shape[-2:-1] if a.dim() == W.dim() else torch.Size()
 
 
-def _stack(parts: list[Tensor], shape: torch.Size) -> Tensor:
-    return torch.stack(parts).reshape(shape) if parts else torch.zeros(shape).double()
+def _stack(parts: list[Tensor], shape: torch.Size, like: Tensor) -> Tensor:
+    return torch.stack(parts).reshape(shape) if parts else like.new_zeros(shape, dtype=torch.float64)
 
 
 # ---- value and gradients ---------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def two_layer(
 ) -> Tensor:
     """f(x) = c + Σ_p Σ_j a_j φ(<w_j, x_p> + b_j)"""
     f = [net.output(X) for X, net in _networks(x, W, a, bias, head_bias, activation, patches)]
-    return _stack(f, _row_shape(x, W) + _head_shape(W, a))
+    return _stack(f, _row_shape(x, W) + _head_shape(W, a), x)
 
 
 def two_layer_value_and_grad(
@@ -148,7 +148,7 @@ def two_layer_value_and_grad(
     R = R.reshape(len(networks), _rows_of_each(x, W), heads.numel())
     f = [net.output(X) for X, net in networks]
     g = [net.input_gradient(X, R[i]) for i, (X, net) in enumerate(networks)]
-    return _stack(f, rows + heads), _stack(g, rows + x.shape[-1:])
+    return _stack(f, rows + heads, x), _stack(g, rows + x.shape[-1:], x)
 
 
 def two_layer_parameter_grad(
@@ -166,7 +166,7 @@ def two_layer_parameter_grad(
     R = cotangent.double().reshape(len(networks), _rows_of_each(x, W), _head_shape(W, a).numel())
     grads = [net.parameter_gradient(X, R[i]) for i, (X, net) in enumerate(networks)]
     gW, ga, gb = zip(*grads, strict=True) if grads else ([], [], [])
-    return _stack(list(gW), W.shape), _stack(list(ga), a.shape), _stack(list(gb), W.shape[:-1])
+    return _stack(list(gW), W.shape, x), _stack(list(ga), a.shape, x), _stack(list(gb), W.shape[:-1], x)
 
 
 # ---- one projected step ----------------------------------------------------------------------------------------------
@@ -420,7 +420,7 @@ def l2_pgd(
     walks = [_walk(threat, net, X, target[i], epsilon[i], eta[i], starts[i]) for i, (X, net) in enumerate(networks)]
     path, logits, margins = (torch.stack(list(parts), 1).flatten(1, 2) for parts in zip(*walks, strict=True))
     kept = _worst(margins) if keep == "worst" else torch.full_like(margins[0], steps, dtype=torch.long)
-    row = torch.arange(len(kept))
+    row = torch.arange(len(kept), device=kept.device)
     return Attacked(
         path[kept, row].reshape(rows + dim),
         logits[kept, row].reshape(rows + heads),

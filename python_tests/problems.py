@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+import benign_kernels as bk
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -113,6 +115,27 @@ SMALL_SHAPES = {
 
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 small_shapes = pytest.mark.parametrize("shape", SMALL_SHAPES.values(), ids=SMALL_SHAPES.keys())
+
+
+def functions(p: Problem, phi: Any) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """name → one of the three network ops as a function of its tensors alone, and those tensors."""
+
+    def value(x, W, a, bias, head_bias):
+        return bk.two_layer(x, W, a, bias=bias, head_bias=head_bias, activation=phi, patches=p.patches)
+
+    def value_and_grad(x, W, a, bias, head_bias, r):
+        keywords = {"bias": bias, "head_bias": head_bias, "activation": phi, "patches": p.patches}
+        return bk.two_layer_value_and_grad(x, W, a, cotangent=r, **keywords)
+
+    def parameter_grad(x, W, a, bias, r):
+        return bk.two_layer_parameter_grad(x, W, a, bias=bias, cotangent=r, activation=phi, patches=p.patches)
+
+    network = (p.x, p.W, p.a, p.bias, p.head_bias)
+    return {
+        "value": (value, network),
+        "value_and_grad": (value_and_grad, (*network, p.cotangent)),
+        "parameter_grad": (parameter_grad, (*network[:4], p.cotangent)),
+    }
 
 
 # ---- layouts: the same numbers, stored otherwise ---------------------------------------------------------------------

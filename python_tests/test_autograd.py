@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from problems import SMALL_SHAPES, make_problem, small_shapes
+from problems import SMALL_SHAPES, functions, make_problem, small_shapes
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 import benign_kernels as bk
@@ -16,27 +16,6 @@ PHI = phis.SmoothLeakyReLU(0.2, 2.0)
 
 def small_problem(shape, **change):
     return make_problem(**{**shape, "n": 2 if shape.get("n") != (2, 3) else (2, 1), "d": 2, "m": 3, **change})
-
-
-def functions(p, phi):
-    """The three ops as functions of their tensors alone."""
-
-    def value(x, W, a, bias, head_bias):
-        return bk.two_layer(x, W, a, bias=bias, head_bias=head_bias, activation=phi, patches=p.patches)
-
-    def value_and_grad(x, W, a, bias, head_bias, r):
-        keywords = {"bias": bias, "head_bias": head_bias, "activation": phi, "patches": p.patches}
-        return bk.two_layer_value_and_grad(x, W, a, cotangent=r, **keywords)
-
-    def parameter_grad(x, W, a, bias, r):
-        return bk.two_layer_parameter_grad(x, W, a, bias=bias, cotangent=r, activation=phi, patches=p.patches)
-
-    network = (p.x, p.W, p.a, p.bias, p.head_bias)
-    return {
-        "value": (value, network),
-        "value_and_grad": (value_and_grad, (*network, p.cotangent)),
-        "parameter_grad": (parameter_grad, (*network[:4], p.cotangent)),
-    }
 
 
 every_function = pytest.mark.parametrize("name", ["value", "value_and_grad", "parameter_grad"])

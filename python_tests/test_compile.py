@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from problems import SHAPES, SMALL_SHAPES, make_problem, small_shapes
+from problems import SHAPES, SMALL_SHAPES, functions, make_problem, small_shapes
+from torch.autograd import forward_ad
 
 import benign_kernels as bk
 from benign_kernels.activation import GELU, SmoothLeakyReLU
@@ -17,9 +18,9 @@ def _forget_compiled_code():
     torch._dynamo.reset()
 
 
-def compiled(function, **options):
+def compiled(function, backend="aot_eager"):
     """Traced and lowered as for a real backend, but run by torch: what is tested here is the graph."""
-    return torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager", **options)
+    return torch.compile(function, fullgraph=True, dynamic=True, backend=backend)
 
 
 # ---- torch.compile and torch.export ----------------------------------------------------------------------------------
@@ -94,6 +95,53 @@ def test_inductor_compiles_a_training_step(device):
     got = torch.autograd.grad(torch.compile(loss, fullgraph=True, dynamic=True)(*arguments), arguments)
     for ours, theirs in zip(got, torch.autograd.grad(loss(*arguments), arguments), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", ["plain", "networks_heads"])
+@pytest.mark.parametrize("name", ["value", "value_and_grad", "parameter_grad"])
+def test_transforms_inside_of_compiled_code(name, shape, device):
+    """Dynamo looks through an autograd.Function there: the raw op would have no gradient, and zeros for a tangent."""
+    p = make_problem(**SHAPES[shape], device=device)
+    function, inputs = functions(p, PHI)[name]
+    given = [i for i, t in enumerate(inputs) if t is not None]
+    tangents = [torch.randn_like(inputs[i]) for i in given]
+
+    def of_given(*tensors):
+        full = list(inputs)
+        for i, t in zip(given, tensors, strict=True):
+            full[i] = t
+        return function(*full)
+
+    def loss(*tensors):
+        outputs = of_given(*tensors)
+        return sum(out.sin().sum() for out in (outputs if isinstance(outputs, tuple) else [outputs]))
+
+    def transformed(*tensors):
+        grads = torch.func.grad(loss, argnums=tuple(range(len(given))))(*tensors)
+        _, moved = torch.func.jvp(of_given, tuple(tensors), tuple(tangents))
+        return grads, moved
+
+    arguments = [inputs[i] for i in given]
+    torch.testing.assert_close(compiled(transformed, backend="eager")(*arguments), transformed(*arguments))
+
+
+def test_vmap_inside_of_compiled_code(device):
+    p = make_problem(n=4, device=device)
+    Ws = torch.stack([p.W, 2 * p.W, -p.W])
+    mapped = torch.func.vmap(lambda W: bk.two_layer(p.x, W, p.a, **p.network, activation=PHI))
+    torch.testing.assert_close(compiled(mapped)(Ws), mapped(Ws))
+
+
+def test_dual_numbers_reach_compiled_code(device):
+    p = make_problem(n=4, device=device)
+    value = lambda x: bk.two_layer(x, p.W, p.a, **p.network, activation=PHI)  # noqa: E731
+    fast = compiled(value)
+    fast(p.x)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(p.x, p.x.cos())
+        torch.testing.assert_close(
+            forward_ad.unpack_dual(fast(dual)).tangent, forward_ad.unpack_dual(value(dual)).tangent
+        )
 
 
 class Net(torch.nn.Module):

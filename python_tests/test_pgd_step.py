@@ -229,6 +229,23 @@ def test_an_in_place_step_is_noticed_by_a_backward_that_needs_the_old_value(devi
         loss.backward()
 
 
+@both_norms
+def test_vmap_adds_a_dimension_of_rows(norm, device, recwarn):
+    x, origin, grad = sample((3, 4, 5), device=device)
+    radius = torch.tensor([0.1, 0.2, 0.3], device=device).double()
+    want = step_of(norm)(x, origin[:1].expand(3, 4, 5), grad, step=0.3, radius=radius[:, None])
+
+    def step(x, grad, radius):
+        return step_of(norm)(x, origin[0], grad, step=0.3, radius=radius)
+
+    def in_place(x, grad, radius):
+        return in_place_of(norm)(x.clone(), origin[0], grad, step=0.3, radius=radius)
+
+    for function in (step, in_place):
+        assert torch.equal(torch.func.vmap(function)(x, grad, radius), want)
+    assert not recwarn.list
+
+
 def test_a_pgd_loop_on_any_model(device):
     """The loop of the docstring: three lines, and it climbs."""
     torch.manual_seed(0)
