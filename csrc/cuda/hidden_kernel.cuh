@@ -7,10 +7,8 @@ namespace bk::cuda {
 namespace {
 
 // The activations known at compile time cost a few instructions, so that all 16 of a thread's numbers are unrolled.
-// The run-time switch is kept as one copy of its code: the tile turns through it, one number at a time (a loop index
-// into registers would move the tile to local memory).
-template <class Phi> constexpr bool kUnrolled = Phi::kPiecewiseLinear;
-
+// Of the others one copy of the code is kept: the tile turns through it, one number at a time (a loop index into
+// registers would move the tile to local memory).
 template <class A, class Map> __device__ void map_unrolled(Tile<A>& tile, Map map) {
 #pragma unroll
   for (int i = 0; i < kPerThread; ++i) {
@@ -32,11 +30,12 @@ template <class A, class Map> __device__ void map_turning(Tile<A>& tile, Map map
   }
 }
 
-template <bool kUnroll, class A, class Map> __device__ void map_tile(Tile<A>& tile, Map map) {
-  if constexpr (kUnroll) {
-    map_unrolled(tile, map);
+// tile = map(φ, tile), with one φ for the whole tile: what a run-time φ computes from its parameters, it computes once.
+template <class Phi, class A, class Map> __device__ void map_tile(const Phi& phi, Tile<A>& tile, Map map) {
+  if constexpr (Phi::kPiecewiseLinear) {
+    map_unrolled(tile, [&](A h) { return map(phi, h); });
   } else {
-    map_turning(tile, map);
+    visit_activation(phi.activation, [&](auto one) { map_turning(tile, [&](A h) { return map(one, h); }); });
   }
 }
 
@@ -243,11 +242,11 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<T>>)
   }
   if (layer.value_parts != nullptr || layer.head_parts != nullptr) {
     Tile<A> value = h;
-    map_tile<kUnrolled<Phi>>(value, [&](A x) { return phi.value(x); });
+    map_tile(phi, value, [](const auto& one, A x) { return one.value(x); });
     emit_values(at, value, sums);
   }
   if (layer.gated != nullptr || layer.bias_parts != nullptr) {
-    map_tile<kUnrolled<Phi>>(h, [&](A x) { return phi.first(x); });
+    map_tile(phi, h, [](const auto& one, A x) { return one.first(x); });
     emit_gated(at, h, sums);
   }
 }

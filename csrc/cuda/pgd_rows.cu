@@ -140,6 +140,7 @@ template <class A, class T> __device__ void keep_iterate(const AttackRows<A>& p,
 // From now on everything of this row is NaN.
 template <class A, class T> __device__ void spoil(const AttackRows<A>& p, const T& team, int64_t row) {
   const A bad = not_a_number<A>();
+  team.sync();  // all have read what is overwritten here
   team.for_each(p.dim, [&](int64_t i) { p.x[row * p.dim + i] = p.result.x[row * p.dim + i] = bad; });
   team.for_each(p.heads, [&](int64_t c) { p.result.logits[row * p.heads + c] = bad; });
   if (team.lane() == 0) {
