@@ -23,9 +23,10 @@ python_of() { # the interpreter of an environment, made where a requirement is n
   echo "$venv/bin/python"
 }
 
-# The tests that call ops; those of the build and of the command line concern one environment only.
-mapfile -t tests < <(cd python_tests && ls test_*.py |
-  grep -v -e packaging -e sources -e cli -e abi -e build_info -e plan -e compat | sed 's|^|python_tests/|')
+# What meets torch through the library: its ops, their derivatives, compilation and errors.
+tests=(two_layer two_layer_value_and_grad two_layer_parameter_grad pgd_step attack autograd compile errors network)
+tests=("${tests[@]/#/python_tests/test_}")
+tests=("${tests[@]/%/.py}")
 for environment in "$@"; do
   python=$(python_of "$environment")
   "$python" - "$root" <<'PYTHON'
