@@ -81,7 +81,8 @@ def _first_order(
     gx = gW = ga = gb = gc = None
     if needs[0]:
         _, gx = value_and_grad(x, W, a, bias, head_bias, cotangent, *native)
-        gx = gx.sum_to_size(x.shape)  # over the networks that share x
+        if x.dim() < gx.dim():  # shared by the networks
+            gx = gx.sum_to_size(x.shape)
     if needs[1] or needs[2] or needs[3]:
         gW, ga, gb = parameter_grad(x, W, a, bias, cotangent, *native)
     if needs[4] and head_bias is not None:
@@ -214,15 +215,30 @@ def _parameter_grad_in_torch(
 
 
 def two_layer(*arguments: Any) -> Tensor:
-    return _call(TwoLayer, _TwoLayerForward, _two_layer_in_torch, arguments)
+    if _differentiates(arguments):
+        return _call(TwoLayer, _TwoLayerForward, _two_layer_in_torch, arguments)
+    return ops.two_layer.default(*arguments)
 
 
 def value_and_grad(*arguments: Any) -> tuple[Tensor, Tensor]:
-    return _call(ValueAndGrad, _ValueAndGradForward, _value_and_grad_in_torch, arguments)
+    if _differentiates(arguments):
+        return _call(ValueAndGrad, _ValueAndGradForward, _value_and_grad_in_torch, arguments)
+    return ops.two_layer_value_and_grad.default(*arguments)
 
 
 def parameter_grad(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _call(ParameterGrad, _ParameterGradForward, _parameter_grad_in_torch, arguments)
+    if _differentiates(arguments):
+        return _call(ParameterGrad, _ParameterGradForward, _parameter_grad_in_torch, arguments)
+    return ops.two_layer_parameter_grad.default(*arguments)
+
+
+def _differentiates(arguments: tuple[Any, ...]) -> bool:
+    """Whether someone will ask for a derivative, or maps over a dimension: the raw ops know neither."""
+    if torch.is_grad_enabled():
+        for t in arguments[:-_NATIVE]:
+            if t is not None and t.requires_grad:
+                return True
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def _call(

@@ -6,7 +6,6 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from . import _fakes, autograd  # noqa: F401  (fakes register themselves)
 from ._library import ops
@@ -51,9 +50,7 @@ def two_layer(
         native = *resolve(activation).native, patches
         if torch._C._is_any_autocast_enabled():
             x, W, a, bias, head_bias = _float32(x, W, a, bias, head_bias)
-        if _differentiates(x, W, a, bias, head_bias):
-            return autograd.two_layer(x, W, a, bias, head_bias, *native)
-        return ops.two_layer.default(x, W, a, bias, head_bias, *native)
+        return autograd.two_layer(x, W, a, bias, head_bias, *native)
     except _REFUSALS as error:
         _explain(error, {"x": x, "W": W, "a": a, "bias": bias, "head_bias": head_bias}, patches)
 
@@ -87,9 +84,7 @@ def two_layer_value_and_grad(
         native = *resolve(activation).native, patches
         if torch._C._is_any_autocast_enabled():
             x, W, a, bias, head_bias, cotangent = _float32(x, W, a, bias, head_bias, cotangent)
-        if _differentiates(x, W, a, bias, head_bias, cotangent):
-            return autograd.value_and_grad(x, W, a, bias, head_bias, cotangent, *native)
-        return ops.two_layer_value_and_grad.default(x, W, a, bias, head_bias, cotangent, *native)
+        return autograd.value_and_grad(x, W, a, bias, head_bias, cotangent, *native)
     except _REFUSALS as error:
         tensors = {"x": x, "W": W, "a": a, "bias": bias, "head_bias": head_bias, "cotangent": cotangent}
         _explain(error, tensors, patches)
@@ -123,9 +118,7 @@ def two_layer_parameter_grad(
         native = *resolve(activation).native, patches
         if torch._C._is_any_autocast_enabled():
             x, W, a, bias, cotangent = _float32(x, W, a, bias, cotangent)
-        if _differentiates(x, W, a, bias, cotangent):
-            return autograd.parameter_grad(x, W, a, bias, cotangent, *native)
-        return ops.two_layer_parameter_grad.default(x, W, a, bias, cotangent, *native)
+        return autograd.parameter_grad(x, W, a, bias, cotangent, *native)
     except _REFUSALS as error:
         required = {"x": x, "W": W, "a": a, "cotangent": cotangent}
         _explain(error, {**required, "bias": bias}, patches, required=tuple(required))
@@ -187,15 +180,6 @@ def linf_pgd_step_(x: Tensor, origin: Tensor, grad: Tensor, *, step: float | Ten
 
 
 # ---- on the way to an op ---------------------------------------------------------------------------------------------
-
-
-def _differentiates(*tensors: Tensor | None) -> bool:
-    """Whether someone will ask for a derivative, or maps over a dimension: the raw ops know neither."""
-    if torch.is_grad_enabled():
-        for t in tensors:
-            if t is not None and t.requires_grad:
-                return True
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def _float32(*tensors: Any) -> tuple[Any, ...]:
