@@ -20,13 +20,16 @@ FLAGS += ["-fno-sanitize-recover=all"]
 @dataclass(frozen=True)
 class Mutant:
     what: str
-    kernel: str  # csrc/cuda/<kernel>.cu with csrc/tests/<kernel>_test.cpp
+    kernel: str  # a key of KERNELS
     source: str  # the file of csrc/cuda that changes
     old: str
     new: str
 
 
+# csrc/tests/<kernel>_test.cpp -> what it needs of csrc/cuda
+KERNELS = {"pgd_step": ["pgd_step"], "product": ["product"], "hidden": ["hidden_float64", "product"]}
 TEAM, TILE, PRODUCT = ("pgd_step", "team.cuh"), ("product", "tile.cuh"), ("product", "product.cu")
+HIDDEN = ("hidden", "hidden_kernel.cuh")
 MUTANTS = [
     Mutant("a reduction reads before its barrier", *TEAM, "__syncthreads();\n      V total", "V total"),
     Mutant("a reduction is overtaken by the next", *TEAM, "__syncthreads();  // the next", "// the next"),
@@ -42,6 +45,10 @@ MUTANTS = [
     Mutant("an operand is read one term too far", *TILE, "term_of(i) < terms", "term_of(i) <= terms"),
     Mutant("a result is written one row too far", *PRODUCT, "row >= product.rows", "row > product.rows"),
     Mutant("parts are summed before their barrier", *PRODUCT, "__syncthreads();\n", "\n"),
+    Mutant("a row of a tile is summed over too many lanes", *HIDDEN, "distance = kLanes / 2", "distance = kLanes"),
+    Mutant("columns are summed before their barrier", *HIDDEN, "__syncthreads();\n  const", "const"),
+    Mutant("column sums are overtaken by the next head's", *HIDDEN, "  __syncthreads();\n}\n", "}\n"),
+    Mutant("a row of U is written too many", *HIDDEN, "i < layer.rows()", "i <= layer.rows()"),
 ]
 
 
@@ -52,11 +59,11 @@ class Workshop:
         self.folder = folder
         self.csrc = folder / "csrc"
         shutil.copytree(CSRC, self.csrc)
-        parts = ["simt/block.cpp", "simt/fiber.cpp", "tests/pgd_step_test.cpp", "tests/product_test.cpp"]
+        parts = ["simt/block.cpp", "simt/fiber.cpp", *(f"tests/{kernel}_test.cpp" for kernel in KERNELS)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(lambda part: self.compile(self.csrc / part, self.csrc), parts))
         self.runtime = objects[:2]
-        self.tests = dict(zip(("pgd_step", "product"), objects[2:], strict=True))
+        self.tests = dict(zip(KERNELS, objects[2:], strict=True))
 
     def compile(self, source: Path, csrc: Path) -> Path:
         target = source.with_suffix(".o")
@@ -70,12 +77,13 @@ class Workshop:
         for part in ("cuda", "simt", "model"):
             shutil.copytree(CSRC / part, csrc / part)
         if mutant is not None:
-            source = csrc / "cuda" / mutant.source
-            text = source.read_text()
+            changed = csrc / "cuda" / mutant.source
+            text = changed.read_text()
             assert mutant.old in text, f"{mutant.source} no longer has {mutant.old!r}: update the mutant"
-            source.write_text(text.replace(mutant.old, mutant.new, 1))
+            changed.write_text(text.replace(mutant.old, mutant.new, 1))
         program = self.folder / name / "test"
-        objects = [self.compile(csrc / "cuda" / f"{kernel}.cu", csrc), self.tests[kernel], *self.runtime]
+        objects = [self.compile(csrc / "cuda" / f"{source}.cu", csrc) for source in KERNELS[kernel]]
+        objects += [self.tests[kernel], *self.runtime]
         subprocess.run(["g++", *FLAGS, *map(str, objects), "-o", str(program)], check=True, capture_output=True)
         environment = {**os.environ, "BK_TEST_STOP_EARLY": "1"}
         return subprocess.run([str(program)], capture_output=True, text=True, timeout=120, env=environment)
@@ -92,11 +100,12 @@ def test_every_mutant_is_caught(tmp_path: Path) -> None:
     if not _has_sanitizers(tmp_path):
         pytest.skip("needs g++ with AddressSanitizer and UBSan")
     workshop = Workshop(tmp_path / "original")
-    runs: list[tuple[str, Mutant | None]] = [("pgd_step", None), ("product", None)]
+    runs: list[tuple[str, Mutant | None]] = [(kernel, None) for kernel in KERNELS]
     runs += [(mutant.kernel, mutant) for mutant in MUTANTS]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(lambda run: workshop.run_test(*run), runs))
-    for original in results[:2]:
+    originals, mutants = results[: len(KERNELS)], results[len(KERNELS) :]
+    for original in originals:
         assert original.returncode == 0, original.stdout + original.stderr
-    survivors = [m.what for m, result in zip(MUTANTS, results[2:], strict=True) if result.returncode == 0]
+    survivors = [m.what for m, result in zip(MUTANTS, mutants, strict=True) if result.returncode == 0]
     assert not survivors, f"not caught: {survivors}"

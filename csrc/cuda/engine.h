@@ -5,7 +5,8 @@
 // bytes as the _workspace function beside each function says. Results are the same bits from run to run.
 //
 // The n×m matrix of pre-activations never exists: samples and neurons are taken in chunks, and the workspace stays
-// below kWorkspaceElements numbers of the compute type (64 MB in float32), or what a single sample needs.
+// below kWorkspaceElements numbers of the compute type (64 MB in float32), or what a single sample and one number per
+// neuron need.
 //
 // All pointers are device pointers; shapes and meanings are those of csrc/model. T: float, double, BFloat16 (how W is
 // stored); A: float, double. A function returns 0 or a cudaError_t.
