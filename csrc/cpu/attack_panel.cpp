@@ -91,7 +91,7 @@ template <class T> void AttackPanel<T>::load_threat() {
     const std::int64_t at = row() + (i < count_ ? i : count_ - 1);
     radius_[i] = threat().radius[at];
     step_[i] = threat().step[at];
-    if (!(radius_[i] >= 0) || !(step_[i] >= 0)) finite_[i] = A(0);
+    if (!(radius_[i] >= 0) || !(step_[i] >= 0) || !finite(step_[i])) finite_[i] = A(0);
   }
 }
 

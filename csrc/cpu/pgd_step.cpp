@@ -11,17 +11,6 @@ template <class A> constexpr A kNaN = static_cast<A>(__builtin_nan(""));
 
 BK_HD bool finite(double number) { return number - number == 0; }
 
-// Whether all entries are numbers: 0 · entry is 0 for them, NaN for the rest.
-template <class A> bool finite_row(const A* row, std::int64_t size) {
-  using V = Vec<A>;
-  V zero = V(0);
-  std::int64_t k = 0;
-  for (; k + V::kLanes <= size; k += V::kLanes) zero += V::load(row + k) * V(0);
-  A rest = sum_lanes(zero);
-  for (; k < size; ++k) rest += row[k] * A(0);
-  return rest == A(0);
-}
-
 template <class A> struct Row {
   const A* x;
   const A* origin;
@@ -39,9 +28,7 @@ template <class A> struct Row {
         step(all.step[row]),
         radius(all.radius[row]) {}
 
-  bool valid() const {
-    return step >= 0 && radius >= 0 && finite_row(x, size) && finite_row(origin, size) && finite_row(grad, size);
-  }
+  bool valid() const { return step >= 0 && finite(step) && radius >= 0; }
 };
 
 // out(k) = update(k, vector type): whole vectors, then what is left through a padded copy.
@@ -62,16 +49,21 @@ template <class A, class Update> BK_HD void each_vector(const Row<A>& row, const
   for (std::int64_t i = 0; k + i < row.size; ++i) row.out[k + i] = out[i];
 }
 
-// ‖(x − origin) + (grad · before) · after‖.
-template <class A> double moved_norm(const Row<A>& row, A before, A after) {
+// (x − origin) + (grad · before) · after.
+template <class A> struct Way {
+  Vec<A> before, after;
+  BK_HD Vec<A> operator()(Vec<A> x, Vec<A> origin, Vec<A> grad) const { return (x - origin) + (grad * before) * after; }
+};
+
+// Σ (way · unit)².
+template <class A> double sum_of_squares(const Row<A>& row, const Way<A>& way, A unit) {
   using V = Vec<A>;
-  const V unit = V::broadcast(before), factor = V::broadcast(after);
   SquareSum<A> sum;
   std::int64_t k = 0;
   const auto add = [&](V x, V origin, V grad) {
-    A moved[V::kLanes];
-    ((x - origin) + (grad * unit) * factor).store(moved);
-    sum.add(moved);
+    A entries[V::kLanes];
+    (way(x, origin, grad) * V::broadcast(unit)).store(entries);
+    sum.add(entries);
   };
   while (k + V::kLanes <= row.size) {
     for (std::int64_t i = 0; i < kStretch && k + V::kLanes <= row.size; ++i, k += V::kLanes) {
@@ -92,6 +84,14 @@ template <class A> double moved_norm(const Row<A>& row, A before, A after) {
   return sum.total();
 }
 
+// ‖way‖; infinite or NaN where an entry of the row is.
+template <class A> double length_of(const Row<A>& row, const Way<A>& way) {
+  const double sum = sum_of_squares(row, way, A(1));
+  if (squares_in_range<A>(sum)) return __builtin_sqrt(sum);
+  const double unit = rescaling_unit(sum);
+  return __builtin_sqrt(sum_of_squares(row, way, static_cast<A>(unit))) / unit;
+}
+
 template <class A> void fill_row(const Row<A>& row, A value) {
   for (std::int64_t k = 0; k < row.size; ++k) row.out[k] = value;
 }
@@ -102,38 +102,36 @@ template <class A> void copy_row(const Row<A>& row, const A* from) {
 
 template <class A> void l2_row(const Row<A>& row) {
   using V = Vec<A>;
-  if (!row.valid()) return fill_row(row, kNaN<A>);
-  if (row.radius == 0) return copy_row(row, row.origin);
   constexpr bool kFloat = sizeof(A) == sizeof(float);
   constexpr double kTiny = kFloat ? 0x1p-60 : 0x1p-500, kHuge = kFloat ? 0x1p60 : 0x1p500;
   constexpr double kUp = kFloat ? 0x1p80 : 0x1p700, kDown = kFloat ? 0x1p-80 : 0x1p-700;
   const double norm = row_norm(row.grad, row.size);
   const double unit = norm < kTiny ? kUp : norm > kHuge ? kDown : 1;
-  const double factor = norm > 0 ? row.step / (norm * unit) : 0;
-  const A before = static_cast<A>(unit), after = static_cast<A>(factor);
-  double length = __builtin_sqrt(moved_norm(row, before, after));
-  const bool inside = !(length > row.radius);
+  const double factor = norm > 0 && row.radius > 0 ? row.step / (norm * unit) : 0;
+  const Way<A> way{V::broadcast(static_cast<A>(unit)), V::broadcast(static_cast<A>(factor))};
+  const double length = length_of(row, way);
+  if (!row.valid() || !finite(norm) || !finite(length)) return fill_row(row, kNaN<A>);
+  if (row.radius == 0) return copy_row(row, row.origin);
+  const bool inside = length <= row.radius;
   if (inside && factor == 0) return copy_row(row, row.x);
-  if (!finite(length)) return fill_row(row, kNaN<A>);
   const V scale = V::broadcast(inside ? A(1) : static_cast<A>(row.radius / length));
-  each_vector(row, [=](V x, V origin, V grad) {
-    const V delta = (x - origin) + (grad * V::broadcast(before)) * V::broadcast(after);
-    return origin + delta * scale;
-  });
+  each_vector(row, [=](V x, V origin, V grad) { return origin + way(x, origin, grad) * scale; });
 }
 
 template <class A> void linf_row(const Row<A>& row) {
   using V = Vec<A>;
-  if (!row.valid()) return fill_row(row, kNaN<A>);
-  if (row.radius == 0) return copy_row(row, row.origin);
   const V step = V::broadcast(static_cast<A>(row.step)), radius = V::broadcast(static_cast<A>(row.radius));
-  each_vector(row, [=](V x, V origin, V grad) {
+  const auto moves = step > V(0), pinned = radius == V(0);
+  V zero = V(0);  // 0 · entry is 0 for numbers, NaN for the rest
+  each_vector(row, [&](V x, V origin, V grad) {
+    zero += (x * V(0) + origin * V(0)) + grad * V(0);
     const V delta = (x - origin) + select(grad > V(0), step, select(grad < V(0), -step, V(0)));
     const V below = select(delta > radius, radius, delta);
     const V clamped = select(below < -radius, -radius, below);
-    const auto still = ((grad == V(0)) | (step == V(0))) & (clamped == delta);
-    return select(still, x, origin + clamped);
+    const auto still = (~moves | (grad == V(0))) & (clamped == delta);
+    return select(pinned, origin, select(still, x, origin + clamped));
   });
+  if (!row.valid() || sum_lanes(zero) != 0) fill_row(row, kNaN<A>);
 }
 
 template <class A, class RowStep> BK_HD void each_row(const PgdStep<A>& all, Parallel run, const RowStep& row_step) {

@@ -46,38 +46,34 @@ template <> struct SquareSum<double> {
     sum = total;
     stretch = Vec<double>(0);
   }
-  BK_HD void store(double* to) const { (sum + lost).store(to); }
-  BK_HD double total() const { return sum_lanes(sum) + sum_lanes(lost); }
+  BK_HD Vec<double> lanes() const { return select(is_finite(sum), sum + lost, sum); }  // lost is NaN after an overflow
+  BK_HD void store(double* to) const { lanes().store(to); }
+  BK_HD double total() const { return sum_lanes(lanes()); }
 };
 
-// Squares of doubles overflow beyond 1e154 and vanish below 1e-162: outside this range the entries are to be divided by
-// a power of two first.
-BK_HD bool squares_in_range(double sum) { return sum > 1e-280 && sum < 1e280; }
+// Squares of doubles overflow beyond 1e154 and vanish below 1e-162. A sum of squares outside this range, zero and what is
+// not finite included, is taken again with the entries multiplied by rescaling_unit(sum). Rare.
+template <class A> BK_HD bool squares_in_range(double sum) {
+  return sizeof(A) == sizeof(float) || (sum > 1e-280 && sum < 1e280);
+}
+BK_HD double rescaling_unit(double sum) { return sum > 1 ? 0x1p-520 : 0x1p+520; }
 
-// ‖v‖ of `size` entries, `stride` apart, that are out of that range: 0, infinite, NaN or extreme. Rare.
-BK_HD double scaled_norm(const double* v, std::int64_t size, std::int64_t stride) {
-  double largest = 0;
-  for (std::int64_t k = 0; k < size && largest == largest; ++k) {
-    const double entry = __builtin_fabs(v[k * stride]);
-    if (!(entry <= largest)) largest = entry;  // keeps a NaN
-  }
-  if (!(largest > 0) || largest - largest != 0) return largest;
-  const double unit = largest > 1 ? 0x1p-520 : 0x1p+520;
-  double sum = 0, lost = 0;
+template <class A> BK_HD double rescaled_norm(double sum, const A* v, std::int64_t size, std::int64_t stride) {
+  const double unit = rescaling_unit(sum);
+  double total = 0, lost = 0;
   for (std::int64_t k = 0; k < size; ++k) {
     const double term = (v[k * stride] * unit) * (v[k * stride] * unit);
-    const double total = sum + term;
-    const double back = total - sum;
-    lost += (sum - (total - back)) + (term - back);
-    sum = total;
+    const double next = total + term;
+    const double back = next - total;
+    lost += (total - (next - back)) + (term - back);
+    total = next;
   }
-  return __builtin_sqrt(sum + lost) / unit;
+  return total - total == 0 ? __builtin_sqrt(total + lost) / unit : total;
 }
-BK_HD double scaled_norm(const float*, std::int64_t, std::int64_t) { return 0; }
 
 // ‖v‖ from the plain sum of squares of its entries.
 template <class A> BK_HD double norm_of(double sum, const A* v, std::int64_t size, std::int64_t stride) {
-  return sizeof(A) == sizeof(float) || squares_in_range(sum) ? __builtin_sqrt(sum) : scaled_norm(v, size, stride);
+  return squares_in_range<A>(sum) ? __builtin_sqrt(sum) : rescaled_norm(sum, v, size, stride);
 }
 
 // ‖v‖ of contiguous entries.
