@@ -141,8 +141,12 @@ template <class T> Sharing share(const Network<T>& network, std::int64_t samples
   const std::int64_t threads = run.threads;
   const Panels panels = make_panels<Compute<T>>(samples, network.networks < threads ? threads : 1);
   const std::int64_t tasks = panels.count * network.networks;
-  const bool idle = tasks % threads != 0 && tasks < 5 * threads;  // more than a fifth of the threads' time
-  return {panels, idle && Slabs(network.neurons, network.dim, network.patches).count > 1, run};
+  const std::int64_t slabs = Slabs(network.neurons, network.dim, network.patches).count;
+  // Together: where panels alone would leave threads idle for a fifth of the time or more, and the parts are small.
+  const bool idle = tasks < 4 * threads && 5 * tasks <= 4 * threads * divide_up(tasks, threads);
+  const double parts = static_cast<double>(panels.vectors * panels.lanes * network.networks * slabs) *
+                       static_cast<double>(network.dim * network.patches) * sizeof(Compute<T>);
+  return {panels, idle && slabs > 1 && parts < kMaxParts, run};
 }
 
 #define BK_INSTANTIATE(T)             \

@@ -14,6 +14,7 @@ constexpr std::int64_t kBlockDims = 256;    // 256 × 4 registers of x, 64 KiB, 
 constexpr std::int64_t kMaxSlabs = 32;
 constexpr std::int64_t kSlabWork = 1 << 18;  // multiply-adds per sample: worth the start of a task, about 10 µs
 
+constexpr double kMaxParts = 1 << 28;      // bytes of the slabs' gradients where slabs run at the same time
 constexpr double kParallelWork = 1 << 21;  // multiply-adds below which a call stays on its thread
 
 BK_HD std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }

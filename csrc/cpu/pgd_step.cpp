@@ -31,28 +31,44 @@ template <class A> struct Row {
   bool valid() const { return step >= 0 && finite(step) && radius >= 0; }
 };
 
-// out(k) = update(k, vector type): whole vectors, then what is left through a padded copy.
+// Three vectors of a row: its last lanes, or, of a row shorter than a register, all there is and zeros.
+template <class A> struct Entries {
+  Vec<A> x, origin, grad;
+
+  BK_HD static Entries at(const Row<A>& row, std::int64_t k) {
+    return {Vec<A>::load(row.x + k), Vec<A>::load(row.origin + k), Vec<A>::load(row.grad + k)};
+  }
+  BK_HD static Entries last(const Row<A>& row) {
+    constexpr std::int64_t kLanes = Vec<A>::kLanes;
+    if (row.size >= kLanes) return at(row, row.size - kLanes);
+    A x[kLanes] = {}, origin[kLanes] = {}, grad[kLanes] = {};
+    for (std::int64_t i = 0; i < row.size; ++i) {
+      x[i] = row.x[i];
+      origin[i] = row.origin[i];
+      grad[i] = row.grad[i];
+    }
+    return {Vec<A>::load(x), Vec<A>::load(origin), Vec<A>::load(grad)};
+  }
+};
+
+// out = update(entries). The last register overlaps the one before it, so it is loaded before anything is stored: out
+// may be x.
 template <class A, class Update> BK_HD void each_vector(const Row<A>& row, const Update& update) {
   using V = Vec<A>;
-  std::int64_t k = 0;
-  for (; k + V::kLanes <= row.size; k += V::kLanes) {
-    update(V::load(row.x + k), V::load(row.origin + k), V::load(row.grad + k)).store(row.out + k);
+  const V last = update(Entries<A>::last(row));
+  for (std::int64_t k = 0; k + V::kLanes <= row.size; k += V::kLanes) {
+    update(Entries<A>::at(row, k)).store(row.out + k);
   }
-  if (k == row.size) return;
-  A x[V::kLanes] = {}, origin[V::kLanes] = {}, grad[V::kLanes] = {}, out[V::kLanes];
-  for (std::int64_t i = 0; k + i < row.size; ++i) {
-    x[i] = row.x[k + i];
-    origin[i] = row.origin[k + i];
-    grad[i] = row.grad[k + i];
-  }
-  update(V::load(x), V::load(origin), V::load(grad)).store(out);
-  for (std::int64_t i = 0; k + i < row.size; ++i) row.out[k + i] = out[i];
+  if (row.size >= V::kLanes) return last.store(row.out + row.size - V::kLanes);
+  A out[V::kLanes];
+  last.store(out);
+  for (std::int64_t i = 0; i < row.size; ++i) row.out[i] = out[i];
 }
 
 // (x − origin) + (grad · before) · after.
 template <class A> struct Way {
   Vec<A> before, after;
-  BK_HD Vec<A> operator()(Vec<A> x, Vec<A> origin, Vec<A> grad) const { return (x - origin) + (grad * before) * after; }
+  BK_HD Vec<A> operator()(const Entries<A>& at) const { return (at.x - at.origin) + (at.grad * before) * after; }
 };
 
 // Σ (way · unit)².
@@ -60,25 +76,20 @@ template <class A> double sum_of_squares(const Row<A>& row, const Way<A>& way, A
   using V = Vec<A>;
   SquareSum<A> sum;
   std::int64_t k = 0;
-  const auto add = [&](V x, V origin, V grad) {
-    A entries[V::kLanes];
-    (way(x, origin, grad) * V::broadcast(unit)).store(entries);
-    sum.add(entries);
+  const auto add = [&](V entries) {
+    A squared[V::kLanes];
+    (entries * V::broadcast(unit)).store(squared);
+    sum.add(squared);
   };
   while (k + V::kLanes <= row.size) {
     for (std::int64_t i = 0; i < kStretch && k + V::kLanes <= row.size; ++i, k += V::kLanes) {
-      add(V::load(row.x + k), V::load(row.origin + k), V::load(row.grad + k));
+      add(way(Entries<A>::at(row, k)));
     }
     sum.pass_on();
   }
-  if (k < row.size) {
-    A x[V::kLanes] = {}, origin[V::kLanes] = {}, grad[V::kLanes] = {};
-    for (std::int64_t i = 0; k + i < row.size; ++i) {
-      x[i] = row.x[k + i];
-      origin[i] = row.origin[k + i];
-      grad[i] = row.grad[k + i];
-    }
-    add(V::load(x), V::load(origin), V::load(grad));
+  if (k < row.size) {  // the last lanes not yet seen, or a short row with its zeros
+    const V last = way(Entries<A>::last(row));
+    add(row.size < V::kLanes ? last : select(last_lanes<A>(row.size - k), last, V(0)));
     sum.pass_on();
   }
   return sum.total();
@@ -115,7 +126,7 @@ template <class A> void l2_row(const Row<A>& row) {
   const bool inside = length <= row.radius;
   if (inside && factor == 0) return copy_row(row, row.x);
   const V scale = V::broadcast(inside ? A(1) : static_cast<A>(row.radius / length));
-  each_vector(row, [=](V x, V origin, V grad) { return origin + way(x, origin, grad) * scale; });
+  each_vector(row, [=](const Entries<A>& at) { return at.origin + way(at) * scale; });
 }
 
 template <class A> void linf_row(const Row<A>& row) {
@@ -123,13 +134,13 @@ template <class A> void linf_row(const Row<A>& row) {
   const V step = V::broadcast(static_cast<A>(row.step)), radius = V::broadcast(static_cast<A>(row.radius));
   const auto moves = step > V(0), pinned = radius == V(0);
   V zero = V(0);  // 0 · entry is 0 for numbers, NaN for the rest
-  each_vector(row, [&](V x, V origin, V grad) {
-    zero += (x * V(0) + origin * V(0)) + grad * V(0);
-    const V delta = (x - origin) + select(grad > V(0), step, select(grad < V(0), -step, V(0)));
+  each_vector(row, [&](const Entries<A>& at) {
+    zero += (at.x * V(0) + at.origin * V(0)) + at.grad * V(0);
+    const V delta = (at.x - at.origin) + select(at.grad > V(0), step, select(at.grad < V(0), -step, V(0)));
     const V below = select(delta > radius, radius, delta);
     const V clamped = select(below < -radius, -radius, below);
-    const auto still = (~moves | (grad == V(0))) & (clamped == delta);
-    return select(pinned, origin, select(still, x, origin + clamped));
+    const auto still = (~moves | (at.grad == V(0))) & (clamped == delta);
+    return select(pinned, at.origin, select(still, at.x, at.origin + clamped));
   });
   if (!row.valid() || sum_lanes(zero) != 0) fill_row(row, kNaN<A>);
 }

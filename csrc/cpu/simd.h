@@ -120,6 +120,14 @@ template <class A> BK_HD bool any(Mask<A> mask) {
   return joined != 0;
 }
 
+// True in the last `count` lanes.
+template <class A> BK_HD Mask<A> last_lanes(std::int64_t count) {
+  constexpr Integer<A> kNumbers[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  typename Mask<A>::Raw lane;
+  std::memcpy(&lane, kNumbers, sizeof(lane));
+  return {lane >= static_cast<Integer<A>>(Vec<A>::kLanes - count)};
+}
+
 // f(lane value) for each lane; for what has no vector form and is rare.
 template <class A, class F> BK_HD Vec<A> per_lane(Vec<A> v, F f) {
   A lanes[Vec<A>::kLanes];

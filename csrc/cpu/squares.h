@@ -87,7 +87,11 @@ template <class A> BK_HD double row_norm(const A* v, std::int64_t size) {
   }
   if (k < size) {
     A rest[kLanes] = {};
-    for (std::int64_t i = 0; k + i < size; ++i) rest[i] = v[k + i];
+    if (size < kLanes) {
+      for (std::int64_t i = 0; i < size; ++i) rest[i] = v[i];
+    } else {
+      select(last_lanes<A>(size - k), Vec<A>::load(v + size - kLanes), Vec<A>(0)).store(rest);
+    }
     sum.add(rest);
     sum.pass_on();
   }
