@@ -11,8 +11,8 @@ from bench.rows import Row
 _EXPLANATION = """\
 Columns of the providers: how many times longer they take than ours (below 1: they are faster). * the best of them,
 ~ the 90 % interval is wider than 10 %, ! the result is wrong, so nothing was timed, - cannot run this case.
-of limit: of this machine's measured limit for the dense algorithm, products or copies from memory, whichever binds; more
-than 100 % where the caches hold the data or an algorithm needs less."""
+of limit: of this machine's measured limit for the dense algorithm, products or copies from memory, whichever binds;
+more than 100 % where the caches hold the data or an algorithm needs less."""
 #: What the floor is about: the expressions that a call of an op replaces.
 _UNITS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
 REPLACED = ("eager", "analytic")

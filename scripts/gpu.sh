@@ -27,4 +27,5 @@ else
 fi
 card=$("$python" -c 'import re, torch; print(re.sub(r"\W+", "_", torch.cuda.get_device_name()).lower())')
 say "benchmarks: rows in bench/results/$card.json"
+mkdir -p bench/results
 "$python" -m benign_kernels.cli bench --device cuda --json "bench/results/$card.json"
