@@ -29,7 +29,7 @@ class Demo:
 
     samples: int = 100
     tests: int = 1000
-    dim: int = 1000
+    dim: int = 2000
     width: int = 200
     signal: float = 7.0
     noise_rate: float = 0.1
