@@ -130,7 +130,7 @@ def draw(demo: Demo, curves: list[Curve], folder: Path) -> list[Path]:
     for curve, colour in zip(curves, ("#c1543a", "#2a6f97"), strict=True):
         axes.plot(curve.radii, curve.train, "--", color=colour, lw=1.6, label=f"{curve.name}, train")
         axes.plot(curve.radii, curve.test, "-o", color=colour, lw=1.8, ms=3.5, label=f"{curve.name}, test")
-    axes.axvline(demo.budget, color="0.55", lw=0.9, ls=":")
+    axes.axvline(demo.budget, ymax=0.1, color="0.55", lw=0.9, ls=":")
     axes.annotate("trained at", (demo.budget, 0.02), (4, 0), textcoords="offset points", color="0.4", fontsize=8)
     axes.set(xlabel="radius / ‖μ‖", ylabel="robust accuracy", xlim=(0, 1.2), ylim=(-0.03, 1.03))
     axes.set_title(
@@ -139,7 +139,7 @@ def draw(demo: Demo, curves: list[Curve], folder: Path) -> list[Path]:
         fontsize=10,
     )
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="upper right", bbox_to_anchor=(1.0, 0.93))
+    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 0.12))
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "robust_accuracy.png", folder / "robust_accuracy.svg"]
     for path in paths:
