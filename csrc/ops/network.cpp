@@ -43,8 +43,9 @@ void check_head(const NetworkArguments& arguments, Problem& problem) {
   problem.heads = has_heads ? a[a.size() - 2] : 1;
   const Shape many_heads = joined(joined(problem.batch, {problem.heads}), {problem.neurons});
   if (a != (has_heads ? many_heads : one_head)) {
-    reject("a", "got shape " + text(a) + ", expected " + text(one_head) + ", or " + text(problem.batch) + " + (k, " +
-                    std::to_string(problem.neurons) + ") for k heads");
+    std::string heads = text(joined(joined(problem.batch, {-1}), {problem.neurons}));
+    heads.replace(heads.find("-1"), 2, "k");
+    reject("a", "got shape " + text(a) + ", expected " + text(one_head) + ", or " + heads + " for k heads");
   }
   problem.outputs = has_heads ? joined(problem.rows, {problem.heads}) : problem.rows;
   if (arguments.bias) expect_shape("bias", *arguments.bias, one_head);
