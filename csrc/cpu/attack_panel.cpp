@@ -24,8 +24,8 @@ template <class A> void poison(A* panel, std::int64_t size, std::int64_t width, 
 
 template <class T>
 AttackPanel<T>::AttackPanel(const AttackProblem<T>& problem, std::int64_t task)
-    : evaluation(problem.network, task / problem.sharing.panels.count,
-                 problem.sharing.panels.vectors_of(task % problem.sharing.panels.count), problem.sharing.together),
+    : evaluation(problem.network, task / problem.sharing.panels.count, problem.sharing.panels,
+                 task % problem.sharing.panels.count, problem.sharing.together),
       problem_(problem),
       network_(task / problem.sharing.panels.count),
       first_(problem.sharing.panels.first_sample(task % problem.sharing.panels.count)),
@@ -65,6 +65,7 @@ template <class T> void AttackPanel<T>::begin() {
   load_threat();
   if (problem_.attack.start) start_from(problem_.attack.start + row() * size());
   poison(evaluation.x, size(), width(), finite_);
+  evaluation.set_x();
 }
 
 template <class T> void AttackPanel<T>::load_targets() {
@@ -266,7 +267,7 @@ template <class T> void AttackPanel<T>::move() {
     for (std::int64_t i = 0; i < width(); ++i) factor_[i] = -target_[i];
   }
   Lanes<A> norms;
-  column_norms(evaluation.sum.g, size(), evaluation.vectors, norms);
+  column_norms(evaluation.gradient, size(), evaluation.vectors, norms);
   for (std::int64_t i = 0; i < width(); ++i) {
     if (!finite(norms[i]) || !finite(factor_[i])) finite_[i] = A(0);
   }
@@ -276,6 +277,7 @@ template <class T> void AttackPanel<T>::move() {
   } else {
     move_linf(norms);
   }
+  evaluation.set_x();
   ++iterate_;
 }
 
@@ -308,7 +310,7 @@ template <class T> void AttackPanel<T>::move_l2(const Lanes<A>& norms) {
     moved[i] = factor != 0 ? A(1) : A(0);
   }
   Lanes<A> lengths;
-  move_columns(delta_, evaluation.sum.g, before, after, size(), evaluation.vectors, lengths);
+  move_columns(delta_, evaluation.gradient, before, after, size(), evaluation.vectors, lengths);
   for (std::int64_t i = 0; i < width(); ++i) {
     if (!finite(lengths[i])) finite_[i] = A(0);
     scale[i] = A(1);
@@ -333,7 +335,7 @@ template <class T> void AttackPanel<T>::move_linf(const Lanes<A>& norms) {
     moved[i] = factor != 0 || finite_[i] == 0 ? A(1) : A(0);
     scale[i] = finite_[i] == 0 ? kNaN<A> : A(1);
   }
-  move_columns_by_sign(delta_, evaluation.sum.g, step, reach, size(), evaluation.vectors);
+  move_columns_by_sign(delta_, evaluation.gradient, step, reach, size(), evaluation.vectors);
   place(scale, moved, true);
 }
 

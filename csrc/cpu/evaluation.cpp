@@ -17,6 +17,7 @@ template <class T> struct SlabTask {
   bool value;
   A* hidden;
   HiddenUse use;
+  FewSamples<A> few;
 };
 
 template <class A> void fill(A* to, std::int64_t size, A value) {
@@ -54,6 +55,7 @@ template <class T> void evaluate_slab(const SlabTask<T>& task, const Part<Comput
   const std::int64_t width = task.vectors * Vec<A>::kLanes;
   A* tiles = scratch + kWidenedBlock<T>;
   A* slopes = tiles + kTileNeurons * width;
+  A* few_scratch = slopes + (layer.heads == 1 ? 0 : kTileNeurons * width);
   if (task.value) fill(part.f, layer.heads * width, A(0));
   if (task.cotangent) fill(part.bound, width, A(0));
   if (task.cotangent && task.begin == task.end) fill(part.g, layer.size() * width, A(0));
@@ -63,9 +65,20 @@ template <class T> void evaluate_slab(const SlabTask<T>& task, const Part<Comput
     for (std::int64_t patch = 0; patch < layer.patches; ++patch) {
       const Tile<T> tile{layer, begin, rows, patch, task.vectors, scratch};
       A* H = task.use == HiddenUse::compute ? tiles : task.hidden + (begin * layer.patches + patch * rows) * width;
-      if (task.use != HiddenUse::reuse) hidden(tile, task.x, H);
+      if (task.use != HiddenUse::reuse) {
+        if (task.few.count) {
+          hidden(tile, task.few, H, few_scratch);
+        } else {
+          hidden(tile, task.x, H);
+        }
+      }
       pass_gate(task, tile, H, slopes, part);
-      if (task.cotangent) input_gradient(tile, H, part.g, begin > task.begin);
+      if (!task.cotangent) continue;
+      if (task.few.count) {
+        input_gradient(tile, task.few, H, part.g, begin > task.begin, few_scratch);
+      } else {
+        input_gradient(tile, H, part.g, begin > task.begin);
+      }
     }
   }
 }
@@ -77,25 +90,35 @@ template <class A> void add(A* sum, const A* term, std::int64_t count) {
 }  // namespace
 
 template <class T> std::int64_t PanelEvaluation<T>::scratch_size() const {
-  return kTileNeurons * width() * (layer.heads == 1 ? 1 : 2) + kWidenedBlock<T>;
+  return kTileNeurons * width() * (layer.heads == 1 ? 1 : 2) + kWidenedBlock<T> +
+         (few_.count ? FewSamples<A>::kScratch : 0);
 }
 
 template <class T> std::int64_t PanelEvaluation<T>::memory(bool keep_hidden) const {
   const std::int64_t parts = together || slabs.count < 2 ? slabs.count : 2;
   return (layer.size() + layer.heads) * width() + parts * part_size() + (together ? slabs.count : 1) * scratch_size() +
-         (keep_hidden ? layer.patches * layer.neurons * width() : 0);
+         (keep_hidden ? layer.patches * layer.neurons * width() : 0) + (few_.count ? 2 * layer.size() * width() : 0);
 }
 
 template <class T> Compute<T>* PanelEvaluation<T>::attach(A* memory, bool keep_hidden) {
   const std::int64_t parts = together || slabs.count < 2 ? slabs.count : 2;
-  x = memory;
-  cotangent = x + layer.size() * width();
-  A* first = cotangent + layer.heads * width();
-  scratch = first + parts * part_size();
-  A* end = scratch + (together ? slabs.count : 1) * scratch_size();
-  hidden = keep_hidden ? end : nullptr;
-  sum = {first + layer.size() * width(), first, first + (layer.size() + layer.heads) * width()};
-  return end + (keep_hidden ? layer.patches * layer.neurons * width() : 0);
+  const std::int64_t panel = layer.size() * width();
+  A* next = memory;
+  const auto take = [&next](std::int64_t size) {
+    A* taken = next;
+    next += size;
+    return taken;
+  };
+  x = take(panel);
+  cotangent = take(layer.heads * width());
+  A* first = take(parts * part_size());
+  sum = {first + panel, first, first + panel + layer.heads * width()};
+  scratch_ = take((together ? slabs.count : 1) * scratch_size());
+  hidden = keep_hidden ? take(layer.patches * layer.neurons * width()) : nullptr;
+  few_x_ = few_.count ? take(panel) : nullptr;
+  few_.x = few_x_;
+  gradient = few_.count ? take(panel) : sum.g;
+  return next;
 }
 
 template <class T> Part<Compute<T>> PanelEvaluation<T>::part(std::int64_t slab) const {
@@ -103,34 +126,44 @@ template <class T> Part<Compute<T>> PanelEvaluation<T>::part(std::int64_t slab) 
   return {sum.f + offset, sum.g + offset, sum.bound + offset};
 }
 
+template <class T> void PanelEvaluation<T>::set_x() {
+  if (few_.count) store_panel(x, vectors, layer.size(), few_.count, few_x_, layer.size());
+}
+
+template <class T> void PanelEvaluation<T>::finish_gradient() {
+  if (few_.count) load_panel<A>(sum.g, layer.size(), few_.count, layer.size(), vectors, gradient);
+}
+
 template <class T>
-void PanelEvaluation<T>::evaluate(std::int64_t slab, const Part<A>& to, A* memory, bool value, bool gradient,
+void PanelEvaluation<T>::evaluate(std::int64_t slab, const Part<A>& to, A* memory, bool value, bool with_gradient,
                                   HiddenUse use) {
-  const SlabTask<T> task{
-      layer, slabs.begin(slab), slabs.end(slab), vectors, x, gradient ? cotangent : nullptr, value, hidden, use};
+  const A* at = with_gradient ? cotangent : nullptr;
+  const SlabTask<T> task{layer, slabs.begin(slab), slabs.end(slab), vectors, x, at, value, hidden, use, few_};
   evaluate_slab(task, to, memory);
 }
 
-template <class T> void PanelEvaluation<T>::run(bool value, bool gradient, HiddenUse use) {
+template <class T> void PanelEvaluation<T>::run(bool value, bool with_gradient, HiddenUse use) {
   for (std::int64_t slab = 0; slab < slabs.count; ++slab) {
     const Part<A> to = part(slab == 0 ? 0 : 1);
-    evaluate(slab, to, scratch, value, gradient, use);
-    if (slab > 0) add_to_sum(to, value, gradient);
+    evaluate(slab, to, scratch_, value, with_gradient, use);
+    if (slab > 0) add_to_sum(to, value, with_gradient);
   }
+  if (with_gradient) finish_gradient();
 }
 
-template <class T> void PanelEvaluation<T>::run_slab(std::int64_t slab, bool value, bool gradient, HiddenUse use) {
-  evaluate(slab, part(slab), scratch + slab * scratch_size(), value, gradient, use);
+template <class T> void PanelEvaluation<T>::run_slab(std::int64_t slab, bool value, bool with_gradient, HiddenUse use) {
+  evaluate(slab, part(slab), scratch_ + slab * scratch_size(), value, with_gradient, use);
 }
 
-template <class T> void PanelEvaluation<T>::join(bool value, bool gradient) {
-  for (std::int64_t slab = 1; slab < slabs.count; ++slab) add_to_sum(part(slab), value, gradient);
+template <class T> void PanelEvaluation<T>::join(bool value, bool with_gradient) {
+  for (std::int64_t slab = 1; slab < slabs.count; ++slab) add_to_sum(part(slab), value, with_gradient);
+  if (with_gradient) finish_gradient();
 }
 
-template <class T> void PanelEvaluation<T>::add_to_sum(const Part<A>& term, bool value, bool gradient) {
+template <class T> void PanelEvaluation<T>::add_to_sum(const Part<A>& term, bool value, bool with_gradient) {
   if (value) add(sum.f, term.f, layer.heads * width());
-  if (!gradient) return;
-  add(sum.g, term.g, layer.size() * width());
+  if (!with_gradient) return;
+  add(sum.g, term.g, layer.size() * (few_.count ? few_.count : width()));
   add(sum.bound, term.bound, width());
 }
 

@@ -3,8 +3,7 @@
 
 #include <cstdint>
 
-#include "layer.h"
-#include "panel.h"
+#include "few.h"
 #include "workspace.h"
 
 namespace bk::cpu::BK_SIMD_LEVEL {
@@ -12,7 +11,7 @@ namespace bk::cpu::BK_SIMD_LEVEL {
 // What a slab of neurons adds to the panel.
 template <class A> struct Part {
   A* f;      // (heads, width)
-  A* g;      // (P·d, width)
+  A* g;      // (P·d, width), or rows (samples, P·d) when they are few
   A* bound;  // (width): Σ |U_j| ‖w_j‖, given the layer's norms
 };
 
@@ -30,33 +29,43 @@ template <class T> struct PanelEvaluation {
   A* x;           // (P·d, width)
   A* cotangent;   // (heads, width)
   A* hidden;      // (P · neurons, width), or null: never kept
-  Part<A> sum;    // the result, and the part of slab 0
-  A* scratch;
+  Part<A> sum;    // f and the bound
+  A* gradient;    // (P·d, width)
 
-  BK_HD PanelEvaluation(const Network<T>& network, std::int64_t index, std::int64_t vectors, bool together)
+  BK_HD PanelEvaluation(const Network<T>& network, std::int64_t index, const Panels& panels, std::int64_t panel,
+                        bool together)
       : layer(network, index),
         slabs(network.neurons, network.dim, network.patches),
-        vectors(vectors),
-        together(together) {}
+        vectors(panels.vectors_of(panel)),
+        together(together),
+        few_{FewSamples<A>::applies(panels.samples_of(panel), vectors, network.dim) ? panels.samples_of(panel) : 0,
+             nullptr} {}
 
   BK_HD std::int64_t width() const { return vectors * Vec<A>::kLanes; }
-  BK_HD std::int64_t part_size() const { return (layer.size() + layer.heads + 1) * width(); }
 
   // Numbers of memory that attach() takes.
   std::int64_t memory(bool keep_hidden) const;
   // Points the fields into `memory`; returns what follows.
   A* attach(A* memory, bool keep_hidden);
 
-  // f into sum.f if `value`, the gradient at `cotangent` into sum.g and sum.bound if `gradient`.
-  void run(bool value, bool gradient, HiddenUse use = HiddenUse::compute);
+  // To be called when x has been written.
+  void set_x();
+  // f into sum.f if `value`, the gradient at `cotangent` into `gradient` and sum.bound if `with_gradient`.
+  void run(bool value, bool with_gradient, HiddenUse use = HiddenUse::compute);
   // The same in two steps, with `together`: all slabs, in any order or at once; then join.
-  void run_slab(std::int64_t slab, bool value, bool gradient, HiddenUse use = HiddenUse::compute);
-  void join(bool value, bool gradient);
+  void run_slab(std::int64_t slab, bool value, bool with_gradient, HiddenUse use = HiddenUse::compute);
+  void join(bool value, bool with_gradient);
 
  private:
+  FewSamples<A> few_;  // with few samples the slabs work on rows: few_.x, and sum.g (samples, P·d)
+  A* few_x_;
+  A* scratch_;
+
+  BK_HD std::int64_t part_size() const { return (layer.size() + layer.heads + 1) * width(); }
   Part<A> part(std::int64_t slab) const;
-  void evaluate(std::int64_t slab, const Part<A>& to, A* memory, bool value, bool gradient, HiddenUse use);
-  void add_to_sum(const Part<A>& term, bool value, bool gradient);
+  void evaluate(std::int64_t slab, const Part<A>& to, A* memory, bool value, bool with_gradient, HiddenUse use);
+  void add_to_sum(const Part<A>& term, bool value, bool with_gradient);
+  void finish_gradient();
   std::int64_t scratch_size() const;
 };
 

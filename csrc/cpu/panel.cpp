@@ -1,50 +1,15 @@
 #include "panel.h"
 
+#include "transpose.h"
+
 namespace bk::cpu::BK_SIMD_LEVEL {
-namespace {
-
-// Lanes offset, offset + 1, … of a and b in turn: a_0 b_0 a_1 b_1 …
-template <class A> BK_HD Vec<A> interleave(Vec<A> a, Vec<A> b, bool upper) {
-  using Bits = typename Vec<A>::Bits;
-  constexpr int kLanes = Vec<A>::kLanes;
-  const Integer<A> first = upper ? kLanes / 2 : 0;
-  Bits order;
-  if constexpr (kLanes == 2) {
-    order = Bits{0, 2};
-  } else if constexpr (kLanes == 4) {
-    order = Bits{0, 4, 1, 5};
-  } else if constexpr (kLanes == 8) {
-    order = Bits{0, 8, 1, 9, 2, 10, 3, 11};
-  } else {
-    order = Bits{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23};
-  }
-  return Vec<A>::of(__builtin_shuffle(a.raw, b.raw, order + first));
-}
-
-// A square of lanes × lanes. Interleaving the upper with the lower half of the rows log2(lanes) times transposes it.
-template <class A> BK_HD void transpose(Vec<A> (&square)[Vec<A>::kLanes]) {
-  constexpr int kLanes = Vec<A>::kLanes;
-#pragma GCC unroll 4
-  for (int round = 1; round < kLanes; round *= 2) {
-    Vec<A> next[kLanes];
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes / 2; ++i) {
-      next[2 * i] = interleave(square[i], square[i + kLanes / 2], false);
-      next[2 * i + 1] = interleave(square[i], square[i + kLanes / 2], true);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) square[i] = next[i];
-  }
-}
-
-}  // namespace
-
 template <class A>
 void load_panel(const A* rows, std::int64_t stride, std::int64_t count, std::int64_t size, std::int64_t vectors,
                 A* panel) {
   using V = Vec<A>;
   constexpr int kLanes = V::kLanes;
   const std::int64_t width = vectors * kLanes;
+  constexpr std::int64_t kAhead = 256 / sizeof(A);
   for (std::int64_t column = 0; column < width; column += kLanes) {
     const A* row[kLanes];
     for (int lane = 0; lane < kLanes; ++lane) {
@@ -54,7 +19,10 @@ void load_panel(const A* rows, std::int64_t stride, std::int64_t count, std::int
     for (; k + kLanes <= size; k += kLanes) {
       V square[kLanes];
 #pragma GCC unroll 16
-      for (int lane = 0; lane < kLanes; ++lane) square[lane] = V::load(row[lane] + k);
+      for (int lane = 0; lane < kLanes; ++lane) {
+        square[lane] = V::load(row[lane] + k);
+        __builtin_prefetch(row[lane] + k + kAhead);
+      }
       transpose(square);
 #pragma GCC unroll 16
       for (int i = 0; i < kLanes; ++i) square[i].store(panel + (k + i) * width + column);

@@ -18,8 +18,9 @@ template <class A> struct Operands {
   const A* a;
   std::int64_t stride;
   const A* B;
+  std::int64_t B_stride;
   A* C;
-  std::int64_t width;
+  std::int64_t C_stride;
   std::int64_t depth;
   bool accumulate;
 };
@@ -57,15 +58,15 @@ void multiply_tile(const Operands<A>& o, std::int64_t row, std::int64_t column) 
         for (int v = 0; v < kVectors; ++v) sum[i][v] += factor * b[v];
       }
       a += along_depth;
-      B += o.width;
+      B += o.B_stride;
     }
   }
-  A* C = o.C + row * o.width + column;
+  A* C = o.C + row * o.C_stride + column;
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
-      A* to = C + i * o.width + v * V::kLanes;
+      A* to = C + i * o.C_stride + v * V::kLanes;
       if (o.accumulate) sum[i][v] += V::load(to);
       sum[i][v].store(to);
     }
@@ -120,17 +121,27 @@ BK_HD void multiply(const Operands<A>& o, std::int64_t rows, std::int64_t vector
 template <class A>
 void product(const A* a, std::int64_t stride, std::int64_t rows, std::int64_t depth, const A* B, A* C,
              std::int64_t vectors, bool accumulate) {
-  multiply<A, false>({a, stride, B, C, vectors * Vec<A>::kLanes, depth, accumulate}, rows, vectors);
+  const std::int64_t width = vectors * Vec<A>::kLanes;
+  multiply<A, false>({a, stride, B, width, C, width, depth, accumulate}, rows, vectors);
+}
+
+template <class A>
+void strided_product(const A* a, std::int64_t stride, std::int64_t rows, std::int64_t depth, const A* B,
+                     std::int64_t B_stride, A* C, std::int64_t C_stride, std::int64_t vectors, bool accumulate) {
+  multiply<A, false>({a, stride, B, B_stride, C, C_stride, depth, accumulate}, rows, vectors);
 }
 
 template <class A>
 void transposed_product(const A* a, std::int64_t stride, std::int64_t rows, std::int64_t depth, const A* B, A* C,
                         std::int64_t vectors, bool accumulate) {
-  multiply<A, true>({a, stride, B, C, vectors * Vec<A>::kLanes, depth, accumulate}, rows, vectors);
+  const std::int64_t width = vectors * Vec<A>::kLanes;
+  multiply<A, true>({a, stride, B, width, C, width, depth, accumulate}, rows, vectors);
 }
 
 #define BK_INSTANTIATE(A)                                                                                             \
   template void product<A>(const A*, std::int64_t, std::int64_t, std::int64_t, const A*, A*, std::int64_t, bool);     \
+  template void strided_product<A>(const A*, std::int64_t, std::int64_t, std::int64_t, const A*, std::int64_t, A*,    \
+                                   std::int64_t, std::int64_t, bool);                                                 \
   template void transposed_product<A>(const A*, std::int64_t, std::int64_t, std::int64_t, const A*, A*, std::int64_t, \
                                       bool);
 BK_INSTANTIATE(float)

@@ -16,6 +16,11 @@ template <class A>
 void product(const A* a, std::int64_t stride, std::int64_t rows, std::int64_t depth, const A* B, A* C,
              std::int64_t vectors, bool accumulate);
 
+// The same with rows of B and of C that lie further apart than their width.
+template <class A>
+void strided_product(const A* a, std::int64_t stride, std::int64_t rows, std::int64_t depth, const A* B,
+                     std::int64_t B_stride, A* C, std::int64_t C_stride, std::int64_t vectors, bool accumulate);
+
 // C (rows, width) = or += aᵀ · B (depth, width), a (depth, rows): row k of a begins at a + k·stride.
 template <class A>
 void transposed_product(const A* a, std::int64_t stride, std::int64_t rows, std::int64_t depth, const A* B, A* C,

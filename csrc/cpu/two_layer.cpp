@@ -25,16 +25,17 @@ struct PanelOf {
 
 template <class T> PanelEvaluation<T> describe(const Request<T>& request, const Sharing& sharing, std::int64_t task) {
   const Panels& panels = sharing.panels;
-  return {request.network, task / panels.count, panels.vectors_of(task % panels.count), sharing.together};
+  return {request.network, task / panels.count, panels, task % panels.count, sharing.together};
 }
 
 template <class T>
-void load(const Request<T>& request, const Sharing& sharing, std::int64_t task, const PanelEvaluation<T>& panel) {
+void load(const Request<T>& request, const Sharing& sharing, std::int64_t task, PanelEvaluation<T>& panel) {
   using A = Compute<T>;
   const PanelOf at(sharing.panels, task);
   const std::int64_t size = panel.layer.size(), heads = panel.layer.heads;
   const A* x = request.samples.x + at.network * request.samples.network_stride + at.first * size;
   load_panel(x, size, at.count, size, panel.vectors, panel.x);
+  panel.set_x();
   if (!request.gx) return;
   if (request.cotangent) {
     const A* rows = request.cotangent + (at.network * request.samples.count + at.first) * heads;
@@ -50,7 +51,7 @@ void store(const Request<T>& request, const Sharing& sharing, std::int64_t task,
   const PanelOf at(sharing.panels, task);
   const std::int64_t size = panel.layer.size(), heads = panel.layer.heads;
   const std::int64_t row = at.network * request.samples.count + at.first;
-  if (request.gx) store_panel(panel.sum.g, panel.vectors, size, at.count, request.gx + row * size, size);
+  if (request.gx) store_panel(panel.gradient, panel.vectors, size, at.count, request.gx + row * size, size);
   if (!request.f) return;
   for (std::int64_t i = 0; i < at.count; ++i) {
     for (std::int64_t c = 0; c < heads; ++c) {
