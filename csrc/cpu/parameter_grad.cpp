@@ -1,7 +1,6 @@
 // Gradients of the parameters. A task owns a tile of neurons and meets all samples in order: nothing is left to add up.
+#include "few.h"
 #include "gate.h"
-#include "hidden.h"
-#include "panel.h"
 #include "tasks.h"
 
 namespace bk::cpu::BK_SIMD_LEVEL {
@@ -25,7 +24,7 @@ template <class T> struct Problem {
   BK_HD const A* rows(std::int64_t network) const { return samples.x + network * samples.network_stride; }
 };
 
-// The tile's dimensions are the vector axis of its gradient: columns of kPanelVectors registers, (column, rows, width).
+// The dimensions are the vector axis of a tile's gradient, in columns of kPanelVectors registers.
 template <class A> struct Columns {
   static constexpr std::int64_t kWidth = kPanelVectors * Vec<A>::kLanes;
   std::int64_t dim;
@@ -73,7 +72,8 @@ template <class T> struct TileMemory {
   A* packed;     // (kPanelVectors · lanes) samples of one column
   A* bias_sum;   // (rows, lanes)
   A* head_sum;   // (heads, rows, lanes)
-  A* gradient;   // (columns, rows, column width)
+  A* rest;       // (rows, lanes): the gradient in the dimensions that fill no register
+  A* few;        // FewSamples' scratch
 
   static std::int64_t size(const Problem<T>& problem) {
     constexpr std::int64_t kLanes = Vec<A>::kLanes, kWidth = Columns<A>::kWidth;
@@ -81,7 +81,7 @@ template <class T> struct TileMemory {
     const Network<T>& network = problem.network;
     return kWidenedBlock<T> + (network.patches * network.dim + network.heads) * kWidth +
            rows * kWidth * (kGroup * network.patches + 1) + kWidth * kWidth + rows * kLanes * (1 + network.heads) +
-           Columns<A>{network.dim}.count() * rows * kWidth;
+           rows * kLanes + FewSamples<A>::kScratch;
   }
   TileMemory(const Problem<T>& problem, A* memory) {
     constexpr std::int64_t kLanes = Vec<A>::kLanes, kWidth = Columns<A>::kWidth;
@@ -94,7 +94,8 @@ template <class T> struct TileMemory {
     packed = other + rows * kWidth;
     bias_sum = packed + kWidth * kWidth;
     head_sum = bias_sum + rows * kLanes;
-    gradient = head_sum + rows * kLanes * problem.network.heads;
+    rest = head_sum + rows * kLanes * problem.network.heads;
+    few = rest + rows * kLanes;
   }
 };
 
@@ -120,11 +121,16 @@ void load(const Problem<T>& problem, std::int64_t network, std::int64_t panel, c
 
 // U (rows, width) of the loaded panel; adds its sums over samples to the gradients of bias and head.
 template <class T>
-void add_gates(const Problem<T>& problem, const Tile<T>& tile, const TileMemory<T>& memory, Compute<T>* U) {
+void add_gates(const Problem<T>& problem, const Tile<T>& tile, const FewSamples<Compute<T>>& few,
+               const TileMemory<T>& memory, Compute<T>* U) {
   using A = Compute<T>;
   const Layer<T>& layer = tile.layer;
   const std::int64_t width = tile.width(), lanes = Vec<A>::kLanes, rows = tile.rows;
-  hidden(tile, memory.x, U);
+  if (few.count) {
+    hidden(tile, few, U, memory.few);
+  } else {
+    hidden(tile, memory.x, U);
+  }
   if (problem.out.ga) {
     gate_elements<A>(layer.activation, U, rows, tile.vectors, memory.other, nullptr);
     for (std::int64_t c = 0; c < layer.heads; ++c) {
@@ -152,20 +158,26 @@ void add_panels(const Problem<T>& problem, std::int64_t network, std::int64_t be
   for (std::int64_t panel = begin; panel < end; ++panel) {
     tile.vectors = problem.panels.vectors_of(panel);
     load(problem, network, panel, memory);
+    const std::int64_t count = problem.panels.samples_of(panel);
+    const A* x = problem.rows(network) + problem.panels.first_sample(panel) * size;
+    const FewSamples<A> few{FewSamples<A>::applies(count, tile.vectors, layer.dim) ? count : 0, x};
     for (tile.patch = 0; tile.patch < layer.patches; ++tile.patch) {
-      add_gates(problem, tile, memory, U(panel, tile.patch));
+      add_gates(problem, tile, few, memory, U(panel, tile.patch));
     }
   }
   for (std::int64_t c = 0; problem.out.gw && c < columns.count(); ++c) {
-    const std::int64_t vectors = divide_up(columns.size_of(c), lanes);
-    A* gradient = memory.gradient + c * rows * columns.kWidth;
+    const std::int64_t full = columns.size_of(c) / lanes, width = divide_up(columns.size_of(c), lanes) * lanes;
+    A* gw = problem.out.gw + (network * layer.neurons + tile.begin) * layer.dim + c * columns.kWidth;
     for (std::int64_t panel = begin; panel < end; ++panel) {
-      const std::int64_t count = problem.panels.samples_of(panel);
+      const std::int64_t count = problem.panels.samples_of(panel), stride = problem.panels.vectors_of(panel) * lanes;
       const A* x = problem.rows(network) + problem.panels.first_sample(panel) * size + c * columns.kWidth;
       for (std::int64_t patch = 0; patch < layer.patches; ++patch) {
-        pack_rows(x + patch * layer.dim, size, count, columns.size_of(c), vectors * lanes, memory.packed);
-        product<A>(U(panel, patch), problem.panels.vectors_of(panel) * lanes, rows, count, memory.packed, gradient,
-                   vectors, panel > 0 || patch > 0);
+        const bool accumulate = panel > 0 || patch > 0;
+        pack_rows(x + patch * layer.dim, size, count, columns.size_of(c), width, memory.packed);
+        strided_product<A>(U(panel, patch), stride, rows, count, memory.packed, width, gw, layer.dim, full, accumulate);
+        if (full * lanes == width) continue;
+        strided_product<A>(U(panel, patch), stride, rows, count, memory.packed + full * lanes, width, memory.rest,
+                           lanes, 1, accumulate);
       }
     }
   }
@@ -173,21 +185,17 @@ void add_panels(const Problem<T>& problem, std::int64_t network, std::int64_t be
 
 template <class T>
 void store_tile(const Problem<T>& problem, std::int64_t network, const Tile<T>& tile, const TileMemory<T>& memory) {
-  using A = Compute<T>;
-  using V = Vec<A>;
+  using V = Vec<Compute<T>>;
   const Layer<T>& layer = tile.layer;
-  const Columns<A> columns{layer.dim};
-  const std::int64_t row = network * layer.neurons + tile.begin;
+  const std::int64_t row = network * layer.neurons + tile.begin, rest = layer.dim % V::kLanes;
   for (std::int64_t j = 0; j < tile.rows; ++j) {
-    for (std::int64_t c = 0; problem.out.gw && c < columns.count(); ++c) {
-      const std::int64_t size = columns.size_of(c), width = divide_up(size, V::kLanes) * V::kLanes;
-      const A* from = memory.gradient + c * tile.rows * columns.kWidth + j * width;
-      A* to = problem.out.gw + (row + j) * layer.dim + c * columns.kWidth;
-      for (std::int64_t k = 0; k < size; ++k) to[k] = from[k];
+    if (problem.out.gw) {
+      Compute<T>* last = problem.out.gw + (row + j + 1) * layer.dim - rest;
+      for (std::int64_t k = 0; k < rest; ++k) last[k] = memory.rest[j * V::kLanes + k];
     }
     if (problem.out.gb) problem.out.gb[row + j] = sum_lanes(V::load(memory.bias_sum + j * V::kLanes));
     for (std::int64_t c = 0; problem.out.ga && c < layer.heads; ++c) {
-      const A* from = memory.head_sum + (c * tile.rows + j) * V::kLanes;
+      const Compute<T>* from = memory.head_sum + (c * tile.rows + j) * V::kLanes;
       problem.out.ga[(network * layer.heads + c) * layer.neurons + tile.begin + j] = sum_lanes(V::load(from));
     }
   }
@@ -202,7 +210,10 @@ template <class T> void tile_gradient(const Problem<T>& problem, std::int64_t ne
   zero(memory.bias_sum, rows * Vec<A>::kLanes);
   zero(memory.head_sum, rows * Vec<A>::kLanes * layer.heads);
   const std::int64_t panels = problem.panels.count;
-  if (problem.out.gw && panels == 0) zero(memory.gradient, Columns<A>{layer.dim}.count() * rows * Columns<A>::kWidth);
+  if (problem.out.gw && panels == 0) {  // no sample: no product below writes the gradient
+    zero(problem.out.gw + (network * layer.neurons + begin) * layer.dim, rows * layer.dim);
+    zero(memory.rest, rows * Vec<A>::kLanes);
+  }
   Tile<T> tile{layer, begin, rows, 0, 0, memory.widened};
   for (std::int64_t panel = 0; panel < panels; panel += kGroup) {
     add_panels(problem, network, panel, panel + kGroup < panels ? panel + kGroup : panels, tile, memory);
@@ -222,9 +233,7 @@ void two_layer_parameter_grad(const Network<T>& network, const Samples<Compute<T
                       static_cast<double>(size) * static_cast<double>(network.networks);
   if (work < kParallelWork) run.threads = 1;
   // Panels and tiles: the panels' cuts shape the sums over samples, so the number of threads must not enter them.
-  constexpr std::int64_t kTileBytes = 1 << 23;
-  std::int64_t tile_rows = kTileBytes / (static_cast<std::int64_t>(sizeof(A)) * (network.dim + 1));
-  tile_rows = tile_rows < 12 ? 12 : tile_rows > kTileNeurons ? kTileNeurons : tile_rows;
+  std::int64_t tile_rows = kTileNeurons;
   const std::int64_t fair = divide_up(network.neurons * network.networks, run.threads);
   if (fair < tile_rows) tile_rows = fair < 1 ? 1 : fair;
   const Problem<T> problem{network, samples, cotangent, {gw, ga, gb}, make_panels<A>(samples.count, 1), tile_rows};
