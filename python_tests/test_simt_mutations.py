@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # a minute of compiling
 CSRC = Path(__file__).parents[1] / "csrc"
 FLAGS = ["-std=c++17", "-O1", "-w", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"]
 FLAGS += ["-fno-sanitize-recover=all"]
