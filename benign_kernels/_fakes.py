@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import _library  # noqa: F401  (the schemas must exist)
+from ._library import ops
 
 _NETWORK_OPS = ("two_layer", "two_layer_value_and_grad", "two_layer_parameter_grad", "pgd")
+
+
+def _fake_of(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers a function as what these ops return.
+
+    A real x next to a W on the meta device comes to the fakes too, where it would get memory that nobody has written.
+    """
+
+    def register(fake: Callable[..., Any]) -> Callable[..., Any]:
+        for name in names:
+            arguments = [argument.name for argument in getattr(ops, name).default._schema.arguments]
+
+            def checked(*values: Any, arguments: list[str] = arguments, **keywords: Any) -> Any:
+                given = {**dict(zip(arguments, values, strict=False)), **keywords}
+                (first, device), *others = ((name, t.device) for name, t in given.items() if isinstance(t, Tensor))
+                for name, other in others:
+                    if other != device:
+                        raise ValueError(f"{name}: is on {other}, expected {device}, where {first} is")
+                return fake(*values, **keywords)
+
+            torch.library.register_fake(f"benign_kernels::{name}", checked)
+        return fake
+
+    return register
 
 
 def _rows(x: Tensor, W: Tensor) -> list[Any]:
@@ -25,34 +50,32 @@ def _points(x: Tensor, W: Tensor) -> list[Any]:
     return [*_rows(x, W), x.shape[-1]]
 
 
-@torch.library.register_fake("benign_kernels::two_layer")
+@_fake_of("two_layer")
 def _two_layer(x: Tensor, W: Tensor, a: Tensor, *rest: Any) -> Tensor:
     return x.new_empty(_outputs(x, W, a))
 
 
-@torch.library.register_fake("benign_kernels::two_layer_value_and_grad")
+@_fake_of("two_layer_value_and_grad")
 def _two_layer_value_and_grad(x: Tensor, W: Tensor, a: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return x.new_empty(_outputs(x, W, a)), x.new_empty(_points(x, W))
 
 
-@torch.library.register_fake("benign_kernels::two_layer_parameter_grad")
+@_fake_of("two_layer_parameter_grad")
 def _two_layer_parameter_grad(x: Tensor, W: Tensor, a: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     return W.new_empty(W.shape), a.new_empty(a.shape), W.new_empty(W.shape[:-1])
 
 
-@torch.library.register_fake("benign_kernels::l2_pgd_step")
-@torch.library.register_fake("benign_kernels::linf_pgd_step")
+@_fake_of("l2_pgd_step", "linf_pgd_step")
 def _pgd_step(x: Tensor, *rest: Any) -> Tensor:
     return x.new_empty(x.shape)
 
 
-@torch.library.register_fake("benign_kernels::l2_pgd_step_")
-@torch.library.register_fake("benign_kernels::linf_pgd_step_")
+@_fake_of("l2_pgd_step_", "linf_pgd_step_")
 def _pgd_step_(x: Tensor, *rest: Any) -> None:
     return None
 
 
-@torch.library.register_fake("benign_kernels::pgd")
+@_fake_of("pgd")
 def _pgd(
     x0: Tensor,
     y: Tensor,
