@@ -1,4 +1,4 @@
-"""Fast ℓ2 attacks on, and adversarial training of, two-layer networks."""
+"""ℓ2 and ℓ∞ attacks on two-layer networks, and the networks themselves, as fused torch ops."""
 
 from .activation import (
     GELU,

@@ -150,7 +150,8 @@ def draw(demo: Demo, curves: list[Curve], folder: Path) -> list[Path]:
 
 def main(folder: Path, seed: int = 0) -> int:
     """Runs the demonstration, prints the table, writes the picture into ``folder``."""
-    import_module("matplotlib")  # missing, it is missed before the work and not after it
+    import_module("matplotlib")  # missing, it is missed before the work and not after it; so is the folder
+    folder.mkdir(parents=True, exist_ok=True)
     demo = Demo(seed=seed)
     print(f"Two-layer ReLU nets on a Gaussian mixture, attacked by PGD-{demo.steps}: {demo}", flush=True)
     curves = run(demo, report=lambda line: print(line, flush=True))
