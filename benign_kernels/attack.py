@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import _arguments
 from ._library import ops
 from .activation import Activation, resolve
 
@@ -198,20 +199,19 @@ class _Budget(NamedTuple):
 
 @torch.no_grad()
 def _pgd(x0: Any, y: Any, network: _Network, budget: _Budget, algorithm: str) -> AttackResult:
-    _check(budget, algorithm)
-    phi = resolve(network.activation)
-    W = _tensor("W", network.W)
-    a, bias, head_bias = (
-        _tensor("a", network.a),
-        _optional("bias", network.bias),
-        _optional("head_bias", network.head_bias),
-    )
+    budget, network = _checked(budget, algorithm), _checked_network(network)
+    phi, patches = resolve(network.activation), network.patches
+    W, a, bias, head_bias = network[:4]
     dtype = torch.float32 if W.dtype == torch.bfloat16 else W.dtype
-    x0, start = _widened(_tensor("x0", x0)), _widened(_optional("start", budget.start))
+    x0, start = _widened(_arguments.tensor("x0", x0)), _widened(budget.start)
+    if x0.shape[-1:] != (patches * W.shape[-1],):
+        raise ValueError(f"x0: got shape {tuple(x0.shape)}, expected (..., {patches * W.shape[-1]})")
 
     networks = W.shape[:-2]
     rows = x0.shape[:-1] if not networks else (*networks, *x0.shape[-2:-1])
     points = (*rows, *x0.shape[-1:])
+    if start is not None and start.shape == x0.shape:
+        start = start.expand(points)
     like = {"dtype": dtype, "device": x0.device}
     y = _targets(y, rows, a.shape[-2] if a.dim() == W.dim() else None, budget.loss, like)
     radius, radius_rows = _per_row("radius", budget.radius, rows, like)
@@ -224,7 +224,7 @@ def _pgd(x0: Any, y: Any, network: _Network, budget: _Budget, algorithm: str) ->
         return ops.pgd.default(
             *(x0, y, W, a, bias, head_bias, start, radius_rows, step_rows, radius, step, budget.steps),
             *(budget.norm, budget.loss, rule.direction, rule.floor_rule, rule.floor, 1 / samples if rule.mean else 1.0),
-            *(budget.keep == "worst", lo, hi, budget.trajectory, *phi.native, network.patches),
+            *(budget.keep == "worst", lo, hi, budget.trajectory, *phi.native, patches),
         )
 
     x, logits, margin, path = attack_from(start)
@@ -244,21 +244,11 @@ def _pgd(x0: Any, y: Any, network: _Network, budget: _Budget, algorithm: str) ->
     trajectory = None
     if budget.trajectory:
         trajectory = paths[0] if budget.restarts == 1 else torch.stack(paths)
-    shape = {"n": samples, "d": W.shape[-1], "m": W.shape[-2], "patches": network.patches, "steps": budget.steps}
+    heads = a.shape[-2] if a.dim() == W.dim() else 1
+    shape = {"n": samples, "d": W.shape[-1], "m": W.shape[-2], "patches": patches, "heads": heads}
+    shape["steps"] = budget.steps
     problem = {**shape, "networks": math.prod(networks), "activation": phi, "dtype": W.dtype, "device": x0.device.type}
     return AttackResult(x, logits, margin, trajectory, budget.loss, {**problem, "algorithm": algorithm})
-
-
-def _tensor(name: str, value: Any) -> Tensor:
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value)
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor or a NumPy array")
-    return value.detach()
-
-
-def _optional(name: str, value: Any) -> Tensor | None:
-    return None if value is None else _tensor(name, value)
 
 
 def _widened(points: Any) -> Any:
@@ -267,7 +257,7 @@ def _widened(points: Any) -> Any:
 
 
 def _targets(y: Any, rows: tuple[int, ...], heads: int | None, loss: str, like: dict[str, Any]) -> Tensor:
-    y = _tensor("y", y)
+    y = _arguments.tensor("y", y)
     if y.device != like["device"]:
         raise ValueError(f"y: is on {y.device}, expected {like['device']}, where x0 is")
     classes = loss == "margin" and heads is not None and heads > 1
@@ -283,17 +273,13 @@ def _targets(y: Any, rows: tuple[int, ...], heads: int | None, loss: str, like: 
     return y.long()
 
 
-def _per_row(name: str, value: Any, rows: tuple[int, ...], like: dict[str, Any]) -> tuple[float, Tensor | None]:
+def _per_row(
+    name: str, value: float | Tensor, rows: tuple[int, ...], like: dict[str, Any]
+) -> tuple[float, Tensor | None]:
     """The number, or 0 and one number per row."""
-    if isinstance(value, (int, float)):
-        return float(value), None
-    value = _tensor(name, value).to(like["dtype"])
-    try:
-        return 0.0, value.expand(rows)
-    except RuntimeError:
-        raise ValueError(
-            f"{name}: got shape {tuple(value.shape)}, expected a number or {tuple(rows)}, one per sample"
-        ) from None
+    if not isinstance(value, Tensor):
+        return value, None
+    return 0.0, _arguments.per_row(name, value.to(like["dtype"]), rows, "sample")
 
 
 def _step_size(budget: _Budget) -> float | Tensor:
@@ -301,38 +287,86 @@ def _step_size(budget: _Budget) -> float | Tensor:
         return budget.step
     if budget.steps == 0:
         return 0.0
-    if isinstance(budget.radius, (int, float)) and math.isinf(budget.radius):
+    if _infinite(budget.radius):
         raise ValueError("step: got None, expected a number when radius is infinite")
     return budget.radius * (2.5 / budget.steps)
+
+
+def _infinite(radius: float | Tensor) -> bool:
+    if isinstance(radius, Tensor):
+        return _arguments.readable(radius) and bool(radius.isinf().any())
+    return math.isinf(radius)
 
 
 def _uniform_in_ball(
     norm: str, points: tuple[int, ...], radius: float | Tensor, generator: torch.Generator | None, like: dict[str, Any]
 ) -> Tensor:
     radius = radius.unsqueeze(-1) if isinstance(radius, Tensor) else radius
+    # A compiled torch.rand with symbolic sizes refuses even generator=None.
+    drawn = like if generator is None else {**like, "generator": generator}
     if norm == "linf":
-        return (2 * torch.rand(points, generator=generator, **like) - 1) * radius
-    direction = torch.nn.functional.normalize(torch.randn(points, generator=generator, **like), dim=-1)
-    volume = torch.rand((*points[:-1], 1), generator=generator, **like)
+        return (2 * torch.rand(points, **drawn) - 1) * radius
+    direction = torch.nn.functional.normalize(torch.randn(points, **drawn), dim=-1)
+    volume = torch.rand((*points[:-1], 1), **drawn)
     return direction * volume ** (1 / max(1, points[-1])) * radius
 
 
-def _check(budget: _Budget, algorithm: str) -> None:
-    _one_of("algorithm", algorithm, ALGORITHMS)
-    _one_of("loss", budget.loss, ("margin", "squared"))
-    _one_of("direction", budget.direction, tuple(DIRECTIONS))
-    _one_of("keep", budget.keep, ("last", "worst"))
-    for name, value, least in (("steps", budget.steps, 0), ("restarts", budget.restarts, 1)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise TypeError(f"{name}: got {type(value).__name__}, expected an integer")
-        if value < least:
-            raise ValueError(f"{name}: got {value}, expected at least {least}")
-    if budget.box is not None and not (isinstance(budget.box, (tuple, list)) and len(budget.box) == 2):
-        raise TypeError(f"box: got {budget.box!r}, expected (lo, hi)")
-    if budget.restarts > 1 and isinstance(budget.radius, (int, float)) and math.isinf(budget.radius):
+def _checked(budget: _Budget, algorithm: str) -> _Budget:
+    """The budget in plain types: numbers, tensors, and a box of two numbers."""
+    _arguments.one_of("algorithm", algorithm, ALGORITHMS)
+    _arguments.one_of("loss", budget.loss, ("margin", "squared"))
+    _arguments.one_of("direction", budget.direction, tuple(DIRECTIONS))
+    _arguments.one_of("keep", budget.keep, ("last", "worst"))
+    radius = _arguments.number_or_tensor("radius", budget.radius, "sample")
+    _arguments.not_negative("radius", radius)
+    step = None
+    if budget.step is not None:
+        step = _arguments.number_or_tensor("step", budget.step, "sample")
+        _arguments.not_negative("step", step)
+    steps = _arguments.integer("steps", budget.steps, 0)
+    restarts = _arguments.integer("restarts", budget.restarts, 1)
+    if restarts > 1 and _infinite(radius):
         raise ValueError("restarts: got more than one with an infinite radius, expected a finite radius to start in")
+    if budget.generator is not None and not isinstance(budget.generator, torch.Generator):
+        raise TypeError(f"generator: got {type(budget.generator).__name__}, expected a torch.Generator or None")
+    if not isinstance(budget.trajectory, (bool, np.bool_)):
+        raise TypeError(f"trajectory: got {budget.trajectory!r}, expected True or False")
+    return budget._replace(
+        radius=radius,
+        step=step,
+        steps=steps,
+        box=_checked_box(budget.box),
+        start=_arguments.optional("start", budget.start),
+        restarts=restarts,
+        trajectory=bool(budget.trajectory),
+    )
 
 
-def _one_of(name: str, value: object, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, accepted))}")
+def _checked_box(box: Any) -> tuple[float, float] | None:
+    if box is None:
+        return None
+    try:
+        lo, hi = (float(end) for end in box)
+    except (TypeError, ValueError):
+        raise TypeError(f"box: got {box!r}, expected (lo, hi), two numbers") from None
+    if not lo <= hi:
+        raise ValueError(f"box: got ({lo:g}, {hi:g}), expected lo ≤ hi")
+    return lo, hi
+
+
+def _checked_network(network: _Network) -> _Network:
+    """Its tensors without history, and the shapes that y and x0 are read by; the rest is checked by the op."""
+    W, a = _arguments.tensor("W", network.W), _arguments.tensor("a", network.a)
+    if W.dim() < 2:
+        raise ValueError(f"W: got shape {tuple(W.shape)}, expected (m, d) or (networks..., m, d)")
+    if a.dim() not in (W.dim() - 1, W.dim()) or a.shape[-1] != W.shape[-2]:
+        *networks, m = W.shape[:-1]
+        several = ", ".join(map(str, (*networks, "k", m)))
+        raise ValueError(f"a: got shape {tuple(a.shape)}, expected {(*networks, m)}, or ({several}) for k heads")
+    return network._replace(
+        W=W,
+        a=a,
+        bias=_arguments.optional("bias", network.bias),
+        head_bias=_arguments.optional("head_bias", network.head_bias),
+        patches=_arguments.integer("patches", network.patches, 1),
+    )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .attack import DIRECTIONS, AttackResult, DirectionRule, _Budget, _per_row, _step_size, _tensor, _uniform_in_ball
+from .attack import DIRECTIONS, AttackResult, DirectionRule, _Budget, _per_row, _step_size, _uniform_in_ball
 from .ops import l2_pgd_step, linf_pgd_step
 
 Model = Callable[[Tensor], Tensor]
@@ -122,7 +122,7 @@ def attack_by_gradient(model: Model, x: Tensor, read: Callable[[int], Tensor], b
         raise TypeError(f"x: got {x.dtype}, expected floating-point samples")
     with evaluation_mode(model), torch.no_grad():
         walk = _Walk(model, x, read, budget)
-        best = walk.from_point(walk.origin if budget.start is None else walk.projected(_tensor("start", budget.start)))
+        best = walk.from_point(walk.origin if budget.start is None else walk.projected(budget.start))
         paths = best.trajectory
         for _ in range(budget.restarts - 1):
             found = walk.from_point(walk.random_point(budget.generator))
@@ -172,6 +172,8 @@ class _Walk:
         return loss_cotangent(f, self.y, self.budget.loss, self.scale)
 
     def projected(self, start: Tensor) -> Tensor:
+        if start.shape not in (self.shape, self.origin.shape):
+            raise ValueError(f"start: got shape {tuple(start.shape)}, expected {tuple(self.shape)}")
         start = start.to(self.origin.dtype).reshape(self.origin.shape)
         return STEPS[self.budget.norm](start, self.origin, torch.zeros_like(start), step=0.0, radius=self.radius)
 

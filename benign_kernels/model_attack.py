@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import _arguments
 from .activation import Activation
-from .attack import AttackResult, _Budget, _check, _tensor, l2_pgd, linf_pgd
+from .attack import AttackResult, _Budget, _checked, l2_pgd, linf_pgd
 from .gradient_attack import attack_by_gradient
 from .network import TwoLayerView, recognise
 
@@ -68,11 +69,10 @@ def attack_model(
     >>> adv.x.shape, adv.success.shape
     (torch.Size([5, 3, 2, 2]), torch.Size([5]))
     """
-    if norm not in _PGD:
-        raise ValueError(f"norm: got {norm!r}, expected 'l2' or 'linf'")
-    if labels is not None and labels not in LABELS:
-        raise ValueError(f"labels: got {labels!r}, expected one of {', '.join(map(repr, LABELS))}, or None")
-    x, y = _tensor("x", x), _tensor("y", y)
+    _arguments.one_of("norm", norm, tuple(_PGD))
+    if labels is not None:
+        _arguments.one_of("labels", labels, LABELS)
+    x, y = _arguments.tensor("x", x), _arguments.tensor("y", y)
     budget = _Budget(norm, radius, step, steps, loss, direction, box, start, restarts, generator, keep, trajectory)
     found = recognise(model, activation=activation, patches=patches)
     convention = labels or getattr(found if isinstance(found, TwoLayerView) else model, "label_convention", None)
@@ -80,7 +80,7 @@ def attack_model(
         return _attack_view(found, x, y, budget, algorithm, convention)
     if not callable(model):
         raise TypeError(f"model: got {type(model).__name__}, expected a module, a callable or a tuple; {found}")
-    _check(budget, algorithm)
+    budget = _checked(budget, algorithm)
     warn_slow(found)
     return attack_by_gradient(model, x, lambda logits: _read(y, logits, x.shape[:1], budget.loss, convention), budget)
 
@@ -113,18 +113,18 @@ def _attack_view(
         y = y[..., 0]
     keywords = {**budget._asdict(), **view.keywords(), "algorithm": algorithm}
     if budget.start is not None:
-        keywords["start"] = _tensor("start", budget.start).reshape(rows.shape)
+        start = _arguments.tensor("start", budget.start)
+        keywords["start"] = start.reshape(rows.shape) if start.shape == x.shape else start
     result = _PGD[keywords.pop("norm")](rows, y, view.W, view.a, **keywords)
     return result if rows.shape == x.shape else _reshaped(result, x.shape)
 
 
 def as_rows(view: TwoLayerView, x: Tensor, y: Tensor) -> Tensor:
     """x as rows of P·d numbers: as it is, or, where y does not tell of all its dimensions, all but the first joined."""
-    if view.W.ndim > 2 or x.ndim <= 2 or y.shape == x.shape[:-1]:
-        return x
-    if x.shape[1:].numel() != view.input_size:
+    as_they_are = view.W.ndim > 2 or x.ndim <= 2 or y.shape == x.shape[:-1]
+    if (x.shape[-1:] if as_they_are else x.shape[1:]).numel() != view.input_size:
         raise ValueError(f"x: got shape {tuple(x.shape)}, expected samples of {view.input_size} numbers each")
-    return x.flatten(1)
+    return x if as_they_are else x.flatten(1)
 
 
 def _reshaped(result: AttackResult, shape: torch.Size) -> AttackResult:
@@ -163,7 +163,7 @@ def read_labels(y: Tensor, logits: int, convention: str | None, rows: torch.Size
         raise ValueError(f"labels: got {convention!r} for {logits} logits, expected 'classes' or None")
     elif y.is_floating_point():
         raise TypeError(f"y: got {y.dtype}, expected class indices (int64) for a model of {logits} logits")
-    elif y.device.type == "cpu" and ((y < 0) | (y >= logits)).any():
+    elif _arguments.readable(y) and ((y < 0) | (y >= logits)).any():
         raise ValueError(f"y: got labels from {y.min()} to {y.max()}, expected classes 0 … {logits - 1}")
     return y.long()
 
@@ -180,8 +180,8 @@ def _signs(y: Tensor, convention: str | None) -> Tensor:
 
 
 def _check_values(y: Tensor, accepted: tuple[int, int]) -> None:
-    """Labels are read on the CPU only; elsewhere a wrong one makes its row NaN."""
-    if y.device.type != "cpu":
+    """Where labels are not read, a wrong one makes its row NaN."""
+    if not _arguments.readable(y):
         return
     wrong = y[(y != accepted[0]) & (y != accepted[1])]
     if wrong.numel():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as _module_globals
 
 from . import activation as _activation
+from ._arguments import integer, one_of, optional
 from .activation import Activation
 from .ops import two_layer
 
@@ -38,7 +39,7 @@ class TwoLayerNet(nn.Module):
         patches: P.
         init: standard deviation of W (and b) at first; 1/√d if None.
         paired: neurons j and j + m/2 begin with the same w and b and with opposite a, so that f(x) = c at first.
-        networks: S, the shape of a batch of independent networks.
+        networks: S, the shape of a batch of independent networks, or their number.
         generator: where the initial numbers come from; torch's global generator if None.
 
     >>> import torch, benign_kernels as bk
@@ -65,22 +66,22 @@ class TwoLayerNet(nn.Module):
         patches: int = 1,
         init: float | None = None,
         paired: bool = False,
-        networks: Sequence[int] = (),
+        networks: int | Sequence[int] = (),
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _check_sizes(d, m, heads=heads, patches=patches, networks=networks)
-        if head not in _HEADS:
-            raise ValueError(f"head: got {head!r}, expected one of {', '.join(map(repr, _HEADS))}")
+        d, m, patches = integer("d", d, 0), integer("m", m, 0), integer("patches", patches, 1)
+        heads = None if heads is None else integer("heads", heads, 1)
+        one_of("head", head, _HEADS)
         if paired and m % 2:
             raise ValueError(f"paired: needs an even number of neurons, got m={m}")
         if init is not None and not 0 <= init < math.inf:
             raise ValueError(f"init: got {init}, expected a standard deviation, finite and not negative, or None")
-        self.d, self.m, self.heads, self.patches = int(d), int(m), heads, int(patches)
+        self.d, self.m, self.heads, self.patches = d, m, heads, patches
         self.activation = _activation.resolve(activation)
-        self.networks = tuple(int(size) for size in networks)
+        self.networks = _network_sizes(networks)
         self.init = init
         self.paired = bool(paired)
 
@@ -155,12 +156,9 @@ class TwoLayerNet(nn.Module):
         return ", ".join(parts)
 
 
-def _check_sizes(d: int, m: int, *, heads: int | None, patches: int, networks: Sequence[int]) -> None:
-    for name, value, least in (("d", d, 0), ("m", m, 0), ("heads", heads, 1), ("patches", patches, 1)):
-        if value is not None and value < least:
-            raise ValueError(f"{name}: got {value}, expected an integer of at least {least}")
-    if any(size < 0 for size in networks):
-        raise ValueError(f"networks: got {tuple(networks)}, expected sizes of at least 0")
+def _network_sizes(networks: int | Sequence[int]) -> tuple[int, ...]:
+    sizes = networks if isinstance(networks, Iterable) else (networks,)
+    return tuple(integer("networks", size, 0) for size in sizes)
 
 
 # ---- recognition -----------------------------------------------------------------------------------------------------
@@ -248,7 +246,8 @@ def recognise(model: Any, *, activation: str | Activation = "relu", patches: int
 
 
 def _from_tensors(tensors: Sequence[Tensor | None], activation: Activation, patches: int) -> TwoLayerView | str:
-    W, a, bias, head_bias = (None if t is None else t.detach() for t in (*tensors, None, None, None, None)[:4])
+    named = zip(("W", "a", "bias", "head_bias"), (*tensors, None, None, None, None), strict=False)
+    W, a, bias, head_bias = (optional(name, t) for name, t in named)
     if W is None or a is None or len(tensors) > 4:
         return "it is not a tuple (W, a[, bias[, head_bias]]) of tensors"
     convention = "signs" if a.ndim == W.ndim - 1 or a.shape[-2] == 1 else "classes"

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from . import _fakes, autograd  # noqa: F401  (fakes register themselves)
+from . import _arguments, _fakes, autograd  # noqa: F401  (fakes register themselves)
 from ._library import ops
 from .activation import Activation, resolve
 
@@ -207,18 +207,11 @@ def _overwritten(x: Tensor) -> Tensor:
 
 
 def _per_row(name: str, value: float | Tensor, x: Tensor) -> tuple[Tensor | None, float]:
-    if isinstance(value, Tensor):
-        try:
-            rows = value.detach().expand(x.shape[:-1])
-        except RuntimeError:
-            raise ValueError(
-                f"{name}: got shape {tuple(value.shape)}, expected a number or {tuple(x.shape[:-1])}, one per row of x"
-            ) from None
-        return rows.to(torch.float32 if x.dtype == torch.bfloat16 else x.dtype), 0.0
-    try:
-        return None, float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: got {type(value).__name__}, expected a number or a tensor of one per row") from None
+    value = _arguments.number_or_tensor(name, value, "row")
+    if not isinstance(value, Tensor):
+        return None, value
+    rows = _arguments.per_row(name, value, x.shape[:-1], "row of x")
+    return rows.to(torch.float32 if x.dtype == torch.bfloat16 else x.dtype), 0.0
 
 
 def _explain(

@@ -5,11 +5,11 @@ The cost model is in ``csrc/plan``; this module checks the arguments and gives t
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 
 import torch
 
+from ._arguments import integer
 from .activation import Activation, resolve
 
 _ITEM_SIZES = {torch.float32: 4, torch.float64: 8, torch.bfloat16: 2}
@@ -53,7 +53,7 @@ def plan(
     """
     least = {"n": 0, "d": 0, "m": 0, "patches": 1, "heads": 1, "steps": 0, "networks": 0}
     given = {"n": n, "d": d, "m": m, "patches": patches, "heads": heads, "steps": steps, "networks": networks}
-    sizes = {name: _size(name, value, least[name]) for name, value in given.items()}
+    sizes = {name: integer(name, value, least[name]) for name, value in given.items()}
     if dtype not in _ITEM_SIZES:
         raise TypeError(f"dtype: got {dtype!r}, expected one of {', '.join(str(known) for known in _ITEM_SIZES)}")
     if not isinstance(algorithm, str):
@@ -69,16 +69,6 @@ def plan(
         algorithm=algorithm,
     )
     return Plan(result.algorithm, result.flops, result.bytes, result.reason)
-
-
-def _size(name: str, value: int, least: int) -> int:
-    try:
-        size = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}: got {value!r}, expected an integer ≥ {least}") from None
-    if not least <= size < 2**63:
-        raise ValueError(f"{name}: got {size}, expected an integer ≥ {least} and below 2**63")
-    return size
 
 
 def _device_type(device: str | torch.device) -> str:

@@ -165,6 +165,83 @@ def test_a_refused_call_in_place_changes_nothing():
     assert torch.equal(x, X)
 
 
+SAMPLES = {"x0": P.x, "y": P.cotangent.sign(), "W": P.W, "a": P.a}
+TWO_HEADS = torch.stack([P.a, P.a])
+INF, NAN = float("inf"), float("nan")
+A_SIZE = "expected a number or a tensor of one per sample"
+
+OF_EVERY_ATTACK = [
+    ({"x0": P.x.float()}, ValueError, r"^x0: got dtype torch\.float32, expected torch\.float64"),
+    ({"x0": [1.0]}, TypeError, r"^x0: got list, expected a tensor or a NumPy array$"),
+    ({"x0": ones()}, ValueError, r"^x0: got shape \(\), expected \(\.\.\., 7\)$"),
+    ({"x0": P.x.to_sparse()}, TypeError, r"^x0: got layout torch\.sparse_coo, expected a dense tensor$"),
+    ({"y": ones(5) * 0}, ValueError, r"^y: got 0, expected labels -1 or 1$"),
+    ({"y": ones(3)}, ValueError, r"^y: got shape \(3,\), expected \(5,\)$"),
+    ({"y": 1}, TypeError, r"^y: got int, expected a tensor or a NumPy array$"),
+    (
+        {"y": torch.full((5,), 2), "a": TWO_HEADS},
+        ValueError,
+        r"^y: got 2, expected class indices in \[0, 2\)$",
+    ),
+    ({"y": ones(5), "a": TWO_HEADS}, TypeError, r"^y: got torch\.float64, expected class indices \(int64\)"),
+    ({"W": [1.0]}, TypeError, r"^W: got list, expected a tensor or a NumPy array$"),
+    ({"W": ones(7)}, ValueError, r"^W: got shape \(7,\), expected \(m, d\)"),
+    ({"a": ones(3)}, ValueError, r"^a: got shape \(3,\), expected \(11,\), or \(k, 11\) for k heads$"),
+    ({"a": ones(11, 1)}, ValueError, r"^a: got shape \(11, 1\), expected \(11,\), or \(k, 11\) for k heads$"),
+    ({"a": None}, TypeError, r"^a: got NoneType, expected a tensor or a NumPy array$"),
+    ({"bias": ones(3)}, ValueError, r"^bias: got shape \(3,\), expected \(11,\)$"),
+    ({"activation": "relu6"}, ValueError, r"^activation: got 'relu6', expected .*relu"),
+    ({"patches": 2}, ValueError, r"^x0: got shape \(5, 7\), expected \(\.\.\., 14\)$"),
+    ({"patches": 1.0}, TypeError, r"^patches: got 1\.0, expected an integer ≥ 1$"),
+    ({"radius": -1.0}, ValueError, r"^radius: got -1, expected a number ≥ 0$"),
+    ({"radius": NAN}, ValueError, r"^radius: got nan, expected a number ≥ 0$"),
+    ({"radius": torch.full((5,), NAN)}, ValueError, r"^radius: got nan, expected a number ≥ 0$"),
+    ({"radius": ones(4)}, ValueError, r"^radius: got shape \(4,\), expected a number or \(5,\), one per sample$"),
+    ({"radius": "1"}, TypeError, rf"^radius: got str, {A_SIZE}$"),
+    ({"radius": [0.5] * 5}, TypeError, rf"^radius: got list, {A_SIZE}$"),
+    ({"radius": INF}, ValueError, r"^step: got None, expected a number when radius is infinite$"),
+    ({"radius": torch.full((5,), INF)}, ValueError, r"^step: got None, expected a number when radius is infinite$"),
+    ({"step": -0.1}, ValueError, r"^step: got -0\.1, expected a number ≥ 0$"),
+    ({"step": "1"}, TypeError, rf"^step: got str, {A_SIZE}$"),
+    ({"steps": -1}, ValueError, r"^steps: got -1, expected an integer ≥ 0$"),
+    ({"steps": 2.0}, TypeError, r"^steps: got 2\.0, expected an integer ≥ 0$"),
+    ({"steps": 2**63}, ValueError, r"^steps: got 9223372036854775808, expected an integer below 2\*\*63$"),
+    ({"restarts": 0}, ValueError, r"^restarts: got 0, expected an integer ≥ 1$"),
+    ({"restarts": 2, "radius": INF, "step": 1.0}, ValueError, r"^restarts: got more than one .* a finite radius"),
+    ({"start": ones(3, 7)}, ValueError, r"^start: got shape \(3, 7\), expected \(5, 7\)$"),
+    ({"loss": "hinge"}, ValueError, r"^loss: got 'hinge', expected one of 'margin', 'squared'$"),
+    ({"direction": "up"}, ValueError, r"^direction: got 'up', expected one of 'exact', "),
+    ({"keep": "best"}, ValueError, r"^keep: got 'best', expected one of 'last', 'worst'$"),
+    ({"box": (1, 0)}, ValueError, r"^box: got \(1, 0\), expected lo ≤ hi$"),
+    ({"box": (0, NAN)}, ValueError, r"^box: got \(0, nan\), expected lo ≤ hi$"),
+    ({"box": 0.5}, TypeError, r"^box: got 0\.5, expected \(lo, hi\), two numbers$"),
+    ({"box": (None, 1)}, TypeError, r"^box: got \(None, 1\), expected \(lo, hi\), two numbers$"),
+    ({"generator": 3}, TypeError, r"^generator: got int, expected a torch\.Generator or None$"),
+    ({"trajectory": "yes"}, TypeError, r"^trajectory: got 'yes', expected True or False$"),
+    ({"algorithm": "fast"}, ValueError, r"^algorithm: got 'fast', expected one of 'auto', 'dense'$"),
+]
+#: Of those, what is no matter of the network: refused alike where a model is attacked through autograd.
+BUDGETS = [
+    case for case in OF_EVERY_ATTACK if not case[0].keys() & {"x0", "y", "W", "a", "bias", "activation", "patches"}
+]
+
+
+@pytest.mark.parametrize("name", ["l2_pgd", "linf_pgd"])
+@pytest.mark.parametrize(("change", "error", "message"), OF_EVERY_ATTACK, ids=ids(OF_EVERY_ATTACK))
+def test_attack_arguments(name, change, error, message):
+    arguments = {**SAMPLES, "radius": 0.5, **change}
+    with pytest.raises(error, match=message):
+        getattr(bk, name)(*[arguments.pop(key) for key in SAMPLES], **arguments)
+
+
+@pytest.mark.filterwarnings("ignore:the model is attacked through autograd")
+@pytest.mark.parametrize(("change", "error", "message"), BUDGETS, ids=ids(BUDGETS))
+def test_arguments_of_attacks_through_autograd(change, error, message):
+    arguments = {"radius": 0.5, **change}
+    with pytest.raises(error, match=message):
+        bk.attack_model(lambda x: x.sum(-1), P.x, P.cotangent.sign(), **arguments)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["x", "W", "a", "bias", "head_bias"])
 def test_devices_must_agree(name):
@@ -172,6 +249,13 @@ def test_devices_must_agree(name):
     arguments.pop("cotangent")
     with pytest.raises(ValueError, match=r"^\w+: .*(cpu|cuda).*expected"):
         bk.two_layer(arguments.pop("x"), arguments.pop("W"), arguments.pop("a"), **arguments)
+
+
+@pytest.mark.parametrize("name", ["x", "W", "a", "bias", "head_bias", "cotangent"])
+def test_the_meta_device_mixes_with_no_other(name):
+    """There the ops only allocate: what they returned for a real x would be memory that nobody has written."""
+    with pytest.raises(ValueError, match=r"^\w+: is on (cpu|meta), expected (cpu|meta), where x is$"):
+        value_and_grad(**{name: getattr(P, name).to("meta")})
 
 
 def test_a_device_without_kernels_is_named():

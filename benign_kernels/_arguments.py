@@ -1,0 +1,84 @@
+"""Checks that several functions share: each refusal is one sentence with the argument, what came, what is accepted."""
+
+from __future__ import annotations
+
+import numbers
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def one_of(name: str, value: object, accepted: Sequence[str]) -> None:
+    if value not in accepted:
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, accepted))}")
+
+
+def integer(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"{name}: got {value!r}, expected an integer ≥ {least}")
+    if not isinstance(value, int):
+        try:
+            value = operator.index(value)
+        except TypeError:
+            raise TypeError(f"{name}: got {value!r}, expected an integer ≥ {least}") from None
+    if value < least:
+        raise ValueError(f"{name}: got {value}, expected an integer ≥ {least}")
+    if value >= 2**63:
+        raise ValueError(f"{name}: got {value}, expected an integer below 2**63")
+    return int(value)
+
+
+def tensor(name: str, value: Any) -> Tensor:
+    """Without its history; NumPy arrays are shared, not copied."""
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor or a NumPy array")
+    if value.layout != torch.strided:
+        raise TypeError(f"{name}: got layout {value.layout}, expected a dense tensor")
+    return value.detach()
+
+
+def optional(name: str, value: Any) -> Tensor | None:
+    return None if value is None else tensor(name, value)
+
+
+def number_or_tensor(name: str, value: Any, each: str) -> float | Tensor:
+    """Of a size η or ε: a number, or one for each row."""
+    if isinstance(value, (int, float)):
+        return float(value)
+    if isinstance(value, (Tensor, np.ndarray)):
+        return tensor(name, value)
+    if isinstance(value, (numbers.Real, torch.SymFloat, torch.SymInt)):
+        return float(value)
+    raise TypeError(f"{name}: got {type(value).__name__}, expected a number or a tensor of one per {each}")
+
+
+def per_row(name: str, value: Tensor, rows: Sequence[int], each: str) -> Tensor:
+    try:
+        return value.expand(rows)
+    except RuntimeError:
+        raise ValueError(
+            f"{name}: got shape {tuple(value.shape)}, expected a number or {tuple(rows)}, one per {each}"
+        ) from None
+
+
+def readable(t: Tensor) -> bool:
+    """Whether to look at the values: neither a wait for a device, nor a graph break, nor one answer for many maps."""
+    return (
+        t.device.type == "cpu" and not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+    )
+
+
+def not_negative(name: str, value: float | Tensor) -> None:
+    if isinstance(value, Tensor):
+        if not readable(value) or bool((value >= 0).all()):
+            return
+        value = value[~(value >= 0)].flatten()[0].item()
+    elif value >= 0:
+        return
+    raise ValueError(f"{name}: got {value:g}, expected a number ≥ 0")
