@@ -62,8 +62,7 @@ __global__ void __launch_bounds__(kThreads, kTeamBlocks) begin_kernel(const Atta
   if (p.fixed_cotangent()) p.cotangent[row] = -p.target[row];
 }
 
-// ---- the direction in output space
-// ------------------------------------------------------------------------------------
+// ---- the direction in output space ----------------------------------------------------------------------------------
 
 // R_c = softmax over the classes other than y, R_y = −1; as a loss: softmax over all, minus one at y.
 template <class A>
@@ -108,8 +107,7 @@ template <class A> __global__ void __launch_bounds__(kThreads) cotangent_kernel(
   }
 }
 
-// ---- looking at an iterate
-// ----------------------------------------------------------------------------------------------
+// ---- looking at an iterate ------------------------------------------------------------------------------------------
 
 // y f   |   f_y − max of the others   |   −|f − y|²
 template <class A, class T> __device__ A margin_of(const AttackRows<A>& p, const T& team, int64_t row) {

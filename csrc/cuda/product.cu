@@ -5,7 +5,7 @@
 namespace bk::cuda {
 namespace {
 
-// ---- sums over parts ----------------------------------------------------------------------------------------------
+// ---- sums over parts ------------------------------------------------------------------------------------------------
 
 constexpr int kSumOutputs = 32;                     // outputs per block: one warp wide, so that reads are contiguous
 constexpr int kSumSlices = kThreads / kSumOutputs;  // threads that share an output's parts
@@ -37,7 +37,7 @@ template <class A> __global__ void __launch_bounds__(kThreads) sum_parts_kernel(
   out = (sum.accumulate ? out : offset) + total;
 }
 
-// ---- products -----------------------------------------------------------------------------------------------------
+// ---- products -------------------------------------------------------------------------------------------------------
 
 template <class A, class E, bool kLeftTerms, bool kRightTerms>
 __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<A>)

@@ -65,7 +65,7 @@ int launch_teams(int64_t rows, int64_t length, void (*warp_kernel)(Parameters...
                              : launch(block_kernel, rows, stream, arguments...);
 }
 
-// ---- what is reduced ----------------------------------------------------------------------------------------------
+// ---- what is reduced ------------------------------------------------------------------------------------------------
 
 template <class A> struct Largest {
   A value;
