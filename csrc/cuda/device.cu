@@ -28,6 +28,12 @@ const char* built_architectures() {
   return list.c_str();
 }
 
+int use_device(int device) {
+  const int error = cudaSetDevice(device);
+  if (error != cudaSuccess) cudaGetLastError();  // told here, and not once more by the next launch
+  return error;
+}
+
 const char* error_string(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
 
 bool is_no_kernel_image(int error) { return error == cudaErrorNoKernelImageForDevice; }

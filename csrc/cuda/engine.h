@@ -63,6 +63,10 @@ int pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<C
 template <class T>
 std::size_t pgd_workspace(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack);
 
+// Makes `device` the calling thread's device for what is above, which cannot tell it from a stream. Nothing is put back:
+// the caller chooses a device before every call.
+int use_device(int device);
+
 // What the library was compiled for, as in "7.5 8.0 9.0 10.0".
 const char* built_architectures();
 

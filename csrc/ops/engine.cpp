@@ -37,7 +37,12 @@ cudaStream_t current_stream(std::int32_t device) {
 }  // namespace
 
 CudaEngine::CudaEngine(const Tensor& x)
-    : like_(x), guard_(x.get_device_index()), stream_(current_stream(x.get_device_index())) {}
+    : like_(x), guard_(x.get_device_index()), stream_(current_stream(x.get_device_index())) {
+  // guard_ is for torch's runtime. Ours is linked in, and has a current device of its own: it takes over torch's only
+  // where a context has been made current already. Both make the same (primary) context current, and guard_ puts back
+  // the previous one.
+  check(cuda::use_device(x.get_device_index()));
+}
 
 void CudaEngine::check(int error) const {
   if (error == 0) return;

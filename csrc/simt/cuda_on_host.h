@@ -29,22 +29,33 @@ struct dim3 {
 #define gridDim (::bk::simt::coordinates.grid_dim)
 constexpr int warpSize = ::bk::simt::kWarpSize;
 
-// ---- the runtime API
-// --------------------------------------------------------------------------------------------------
+// ---- the runtime API ------------------------------------------------------------------------------------------------
 
 struct CUstream_st;
 using cudaStream_t = CUstream_st*;
 enum cudaError {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
+  cudaErrorInvalidDevice = 101,
   cudaErrorNoKernelImageForDevice = 209,
   cudaErrorLaunchFailure = 719,
 };
 using cudaError_t = cudaError;
 
 inline const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaSuccess ? "no error" : error == cudaErrorInvalidValue ? "invalid argument" : "launch failure";
+  switch (error) {
+    case cudaSuccess: return "no error";
+    case cudaErrorInvalidValue: return "invalid argument";
+    case cudaErrorInvalidDevice: return "invalid device ordinal";
+    case cudaErrorNoKernelImageForDevice: return "no kernel image is available for execution on the device";
+    case cudaErrorLaunchFailure: break;
+  }
+  return "launch failure";
 }
+
+// There is one device, and every error is told by the call that makes it.
+inline cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 namespace bk::simt {
 
@@ -63,7 +74,7 @@ template <class T, class Key> T& shared() {
   return *static_cast<T*>(shared_object(&key, sizeof(T), alignof(T)));
 }
 
-// ---- warp operations ----------------------------------------------------------------------------------------------
+// ---- warp operations ------------------------------------------------------------------------------------------------
 
 template <class T> struct ShuffleLane {
   T value;

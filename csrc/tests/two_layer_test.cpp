@@ -105,6 +105,13 @@ void check_rows_are_independent() {
   }
 }
 
+void check_device() {
+  expect(cuda::use_device(0) == 0, "the device there is");
+  const int error = cuda::use_device(1);
+  expect(error != 0, "a device that there is not");
+  expect(cuda::error_string(error) == std::string("invalid device ordinal"), "what is wrong with it");
+}
+
 void run() {
   constexpr int kActivations = static_cast<int>(ActivationKind::sigmoid) + 1;
   for (int kind = 0; kind < kActivations; ++kind) {
@@ -138,6 +145,7 @@ void run() {
   }
   check_optional_arguments();
   check_rows_are_independent();
+  check_device();
 }
 
 }  // namespace
