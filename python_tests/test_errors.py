@@ -64,6 +64,13 @@ OF_EVERY_NETWORK_OP = [
     ({"activation": ReLU}, TypeError, r"^activation: got the class ReLU, expected a name or an Activation object"),
     ({"activation": torch.relu}, TypeError, r"^activation: got a builtin_function_or_method, expected a name"),
     ({"patches": 0}, ValueError, r"^patches: got 0, expected at least 1$"),
+    ({"patches": 2**31}, ValueError, r"^patches: got 2147483648, expected at most 2147483647$"),
+    # 2^62 · 4 is 0 in 64 bits, and would fit an empty x.
+    (
+        {"patches": 2**62, "x": ones(5, 0), "W": ones(11, 4)},
+        ValueError,
+        r"^patches: got 4611686018427387904, expected at most 2147483647$",
+    ),
     ({"patches": 2}, ValueError, r"^x: got shape \(5, 7\), expected \(\.\.\., 14\)$"),
     ({"patches": 1.5}, TypeError, r"^patches: got float, expected an integer$"),
     ({"patches": "1"}, TypeError, r"^patches: got str, expected an integer$"),

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <limits>
 
 namespace bk::ops {
 
@@ -15,6 +16,16 @@ Activation activation_named(const std::string& name, double alpha, double beta) 
     reject("activation", "got '" + name + "', expected one of " + accepted);
   }
   return Activation{static_cast<ActivationKind>(found - std::begin(kActivationNames)), alpha, beta};
+}
+
+// P is the one size that no tensor vouches for: where d is 0 any P fits x, and P·d must not wrap around to fit it.
+void check_patches(std::int64_t patches, std::int64_t dim) {
+  const std::int64_t most =
+      std::min<std::int64_t>(std::numeric_limits<std::int32_t>::max(),
+                             std::numeric_limits<std::int64_t>::max() / std::max<std::int64_t>(dim, 1));
+  if (patches < 1) reject("patches", "got " + std::to_string(patches) + ", expected at least 1");
+  if (patches > most)
+    reject("patches", "got " + std::to_string(patches) + ", expected at most " + std::to_string(most));
 }
 
 void check_samples(const char* x_name, const Shape& x, Problem& problem) {
@@ -59,15 +70,14 @@ void check_head(const NetworkArguments& arguments, Problem& problem) {
 Problem check_network(const char* x_name, const Tensor& x, const NetworkArguments& arguments) {
   Problem problem{};
   problem.activation = activation_named(arguments.activation, arguments.alpha, arguments.beta);
-  if (arguments.patches < 1) reject("patches", "got " + std::to_string(arguments.patches) + ", expected at least 1");
-  problem.patches = arguments.patches;
-
   const Shape W = shape_of(arguments.W);
   if (W.size() < 2) reject("W", "got shape " + text(W) + ", expected (m, d) or (networks..., m, d)");
   problem.batch = Shape(W.begin(), W.end() - 2);
   problem.networks = count(problem.batch);
   problem.neurons = W[W.size() - 2];
   problem.dim = W.back();
+  check_patches(arguments.patches, problem.dim);
+  problem.patches = arguments.patches;
   check_samples(x_name, shape_of(x), problem);
   check_head(arguments, problem);
 
