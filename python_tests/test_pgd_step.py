@@ -88,6 +88,22 @@ def test_in_place_is_the_same(norm, dtype, device):
 
 
 @both_norms
+def test_in_place_with_an_origin_or_a_gradient_in_its_own_memory(norm, device):
+    numbers = sample((40, 33), torch.float64, device)[0].flatten()
+    size = 30 * 33
+    for offset in (0, 1, 33, 7 * 33 + 5, -1, -33):
+        shift = max(0, -offset)
+        for names in (("origin",), ("grad",), ("origin", "grad")):
+            memory = numbers.clone()
+            x = memory[shift : shift + size].view(30, 33)
+            other = memory[shift + offset : shift + offset + size].view(30, 33)
+            arguments = {"origin": torch.zeros_like(x), "grad": torch.ones_like(x)} | dict.fromkeys(names, other)
+            want = step_of(norm)(x, **arguments, step=0.3, radius=0.2)
+            in_place_of(norm)(x, **arguments, step=0.3, radius=0.2)
+            assert torch.equal(x, want), (offset, names)
+
+
+@both_norms
 def test_in_place_leaves_the_rest_of_the_storage_alone(norm, device):
     whole = torch.zeros(6, 4, device=device)
     in_place_of(norm)(

@@ -67,12 +67,23 @@ template <class Engine> Tensor step(Norm norm, const StepArguments& in) {
   return dense(out, dtype);
 }
 
+// Whether writing x changes rows of `other` that have yet to be read. Where both begin at one place they do not: every
+// number of a row is read before its place is written. What is not contiguous is copied first in any case.
+bool lies_across(const Tensor& other, const Tensor& x) {
+  const auto address = [](const Tensor& tensor) { return reinterpret_cast<std::uintptr_t>(tensor.const_data_ptr()); };
+  const std::uintptr_t bytes = static_cast<std::uintptr_t>(x.numel()) * x.element_size();
+  const std::uintptr_t from = address(other), to = address(x);
+  return from != to && from < to + bytes && to < from + bytes;
+}
+
 template <class Engine> void step_in_place(Norm norm, const StepArguments& in) {
   check(in);
-  Tensor destination = in.x;
   const Tensor x = dense(in.x, compute_dtype(in.x.scalar_type()));
-  run<Engine>(norm, in, x, x);
-  if (x.get() != destination.get()) torch::stable::copy_(destination, x);
+  const bool apart = lies_across(in.origin, x) || lies_across(in.grad, x);
+  const Tensor out = apart ? allocate(shape_of(x), x.scalar_type(), x) : x;
+  run<Engine>(norm, in, x, out);
+  Tensor destination = in.x;
+  if (out.get() != destination.get()) torch::stable::copy_(destination, out);
 }
 
 }  // namespace
