@@ -30,6 +30,7 @@ std::string text(ScalarType dtype) {
 
 std::string text(double number) {
   std::ostringstream out;
+  out.precision(15);  // 0.1 as it was written; class indices as integers
   out << number;
   return out.str();
 }
