@@ -38,6 +38,8 @@ void* poisoned(std::size_t bytes, std::size_t alignment) {
   return std::memset(memory, 0xFF, bytes);
 }
 
+bool same_place(Site a, Site b) { return a.line == b.line && std::strcmp(a.file, b.file) == 0; }
+
 std::string describe(Site site) {
   const char* slash = std::strrchr(site.file, '/');
   return std::string(slash ? slash + 1 : site.file) + ":" + std::to_string(site.line);
@@ -96,7 +98,7 @@ class Block {
       if (thread.state == State::returned) return "the mask names a lane that has returned";
       if (thread.state != State::in_warp_operation) return nullptr;
       if (thread.mask != mask) return "lanes of one warp operation disagree about its mask";
-      if (thread.site.line != current_->site.line || std::strcmp(thread.site.file, current_->site.file) != 0) {
+      if (!same_place(thread.site, current_->site)) {
         return "lanes of one mask wait at different warp operations";
       }
       payloads[other] = thread.payload;
@@ -156,7 +158,7 @@ class Block {
         return blame(thread.site, "a warp operation waits for lanes of its mask that never arrive");
       }
       if (thread.state != State::at_barrier) continue;
-      if (waiting != nullptr && waiting->site.line != thread.site.line) {
+      if (waiting != nullptr && !same_place(waiting->site, thread.site)) {
         return blame(thread.site,
                      "threads of one block wait at different barriers, here and at " + describe(waiting->site));
       }

@@ -23,8 +23,8 @@ struct Index {
   unsigned x = 1, y = 1, z = 1;
 };
 
-// Which of a block's runnable threads goes first. BK_SIMT_ORDER in the environment
-// ("forward", "reverse", or a number: the seed of random orders, a new one after each barrier) sets the first one.
+// Which of a block's runnable threads goes first. A program begins with the order that BK_SIMT_ORDER names in the
+// environment: "forward", "reverse", or a number, the seed of random orders, a new one after each barrier.
 struct Order {
   enum Kind { forward, reverse, random } kind = forward;
   std::uint64_t seed = 0;
@@ -35,7 +35,7 @@ void set_order(Order order);
 bool run_grid(Index grid, Index block, std::size_t dynamic_shared_bytes, const std::function<void()>& kernel);
 const std::string& last_failure();
 
-// ---- called by the running thread ---------------------------------------------------------------------------------
+// ---- called by the running thread -----------------------------------------------------------------------------------
 
 // Where in the source a barrier or warp operation stands.
 struct Site {

@@ -1,6 +1,6 @@
-// The part of CUDA C++ that our kernels use, for g++: the same .cu sources run on a CPU under sanitizers (block.h says
-// what is watched). Kernels are launched through bk::cuda::launch and declare shared memory with BK_SHARED; all else
-// is plain CUDA.
+// The part of CUDA C++ that our kernels use, for g++: the same .cu sources run on a CPU under sanitizers. README.md says
+// how, block.h what is watched. Kernels are launched through bk::cuda::launch and declare shared memory with BK_SHARED;
+// all else is plain CUDA.
 #pragma once
 
 #include <cmath>

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <cstdio>
@@ -21,11 +22,18 @@ constexpr std::size_t kStackBytes = 256 * 1024;
 
 Fiber* entering = nullptr;  // hands `this` to the trampoline, which takes no argument
 
+std::size_t guard_bytes() { return static_cast<std::size_t>(sysconf(_SC_PAGESIZE)); }
+
+[[noreturn]] void give_up() {
+  std::fputs("simt: no memory for a thread's stack\n", stderr);
+  std::abort();
+}
+
 }  // namespace
 
 #if defined(__x86_64__)
 
-// Saves what the ABI lets a callee change, swaps stack pointers, restores. swapcontext would do the same with two
+// Saves the registers that the ABI has a callee keep, swaps stack pointers, restores. swapcontext would do the same with two
 // system calls, and a tile product switches some ten thousand times.
 extern "C" void bk_simt_switch(void** save, void* load);
 asm(R"(
@@ -96,15 +104,17 @@ struct Fiber::Context {
 #endif
 
 Fiber::Fiber() : context_(new Context) {
-  context_->stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (context_->stack == MAP_FAILED) {
-    std::fputs("simt: no memory for a thread's stack\n", stderr);
-    std::abort();
-  }
+  // Below the stack a page that cannot be touched: a kernel with too large local arrays ends there, and not in the
+  // memory of another thread.
+  const std::size_t guard = guard_bytes();
+  void* memory = mmap(nullptr, guard + kStackBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) give_up();
+  context_->stack = static_cast<char*>(memory) + guard;
+  if (mprotect(context_->stack, kStackBytes, PROT_READ | PROT_WRITE) != 0) give_up();
 }
 
 Fiber::~Fiber() {
-  munmap(context_->stack, kStackBytes);
+  munmap(static_cast<char*>(context_->stack) - guard_bytes(), guard_bytes() + kStackBytes);
   delete context_;
 }
 

@@ -45,7 +45,7 @@ __global__ void dynamic_kernel(int* out) {
   out[threadIdx.x] = shared[threadIdx.x ^ 1];
 }
 
-// ---- wrong kernels ------------------------------------------------------------------------------------------------
+// ---- wrong kernels --------------------------------------------------------------------------------------------------
 
 __global__ void returns_before_barrier() {
   if (threadIdx.x == 3) return;
@@ -70,6 +70,11 @@ __global__ void lane_has_returned() {
 __global__ void source_outside_mask() {
   if (threadIdx.x < 16) __shfl_xor_sync(0xffffu, 1, 16);
 }
+int sum_down_to_zero(int depth) {
+  volatile int local[256] = {depth};
+  return depth == 0 ? 0 : local[0] + sum_down_to_zero(depth - 1);
+}
+__global__ void fills_its_stack(int* out) { out[0] = sum_down_to_zero(1000); }
 __global__ void masks_disagree() { __shfl_xor_sync(threadIdx.x < 16 ? kFullWarp : 0xffff0000u, 1, 1); }
 
 template <class... Arguments> cudaError_t run(void (*kernel)(Arguments...), int threads, Arguments... arguments) {
@@ -145,6 +150,7 @@ void check_wrong_kernels() {
            simt::launch(dynamic_kernel, dim3(1), dim3(64), 63 * sizeof(int), out.data());
          }),
          "dynamic shared memory out of bounds");
+  expect(dies([] { run(fills_its_stack, 1, std::vector<int>(1).data()); }), "a stack that is too small");
   // A launch that failed leaves nothing behind.
   check_right_kernels();
 }
