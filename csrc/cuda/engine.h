@@ -51,10 +51,8 @@ template <class T>
 std::size_t two_layer_parameter_grad_workspace(const Network<T>& network, const Samples<Compute<T>>& samples);
 
 // One projected step on rows of any model. These need no workspace.
-template <class A> int l2_pgd_step(const PgdStep<A>& step, Launch run);
-template <class A> std::size_t l2_pgd_step_workspace(const PgdStep<A>& step);
-template <class A> int linf_pgd_step(const PgdStep<A>& step, Launch run);
-template <class A> std::size_t linf_pgd_step_workspace(const PgdStep<A>& step);
+template <class A> int l2_pgd_step(const PgdStep<A>& step, cudaStream_t stream);
+template <class A> int linf_pgd_step(const PgdStep<A>& step, cudaStream_t stream);
 
 // The whole attack: a fixed sequence of launches.
 template <class T>

@@ -49,20 +49,16 @@ template <class A> int pgd_step(const PgdStep<A>& step, Norm norm, cudaStream_t 
 
 }  // namespace
 
-template <class A> int l2_pgd_step(const PgdStep<A>& step, Launch run) { return pgd_step(step, Norm::l2, run.stream); }
-template <class A> int linf_pgd_step(const PgdStep<A>& step, Launch run) {
-  return pgd_step(step, Norm::linf, run.stream);
+template <class A> int l2_pgd_step(const PgdStep<A>& step, cudaStream_t stream) {
+  return pgd_step(step, Norm::l2, stream);
 }
-template <class A> std::size_t l2_pgd_step_workspace(const PgdStep<A>&) { return 0; }
-template <class A> std::size_t linf_pgd_step_workspace(const PgdStep<A>&) { return 0; }
+template <class A> int linf_pgd_step(const PgdStep<A>& step, cudaStream_t stream) {
+  return pgd_step(step, Norm::linf, stream);
+}
 
-#define BK_INSTANTIATE(A)                                        \
-  template int l2_pgd_step(const PgdStep<A>&, Launch);           \
-  template int linf_pgd_step(const PgdStep<A>&, Launch);         \
-  template std::size_t l2_pgd_step_workspace(const PgdStep<A>&); \
-  template std::size_t linf_pgd_step_workspace(const PgdStep<A>&);
-BK_INSTANTIATE(float)
-BK_INSTANTIATE(double)
-#undef BK_INSTANTIATE
+template int l2_pgd_step(const PgdStep<float>&, cudaStream_t);
+template int l2_pgd_step(const PgdStep<double>&, cudaStream_t);
+template int linf_pgd_step(const PgdStep<float>&, cudaStream_t);
+template int linf_pgd_step(const PgdStep<double>&, cudaStream_t);
 
 }  // namespace bk::cuda

@@ -61,9 +61,7 @@ class CudaEngine {
     });
   }
   template <class A> void pgd_step(Norm norm, const PgdStep<A>& step) const {
-    launch(0, [&](cuda::Launch run) {
-      return norm == Norm::l2 ? cuda::l2_pgd_step<A>(step, run) : cuda::linf_pgd_step<A>(step, run);
-    });
+    check(norm == Norm::l2 ? cuda::l2_pgd_step<A>(step, stream_) : cuda::linf_pgd_step<A>(step, stream_));
   }
   template <class T>
   void pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,

@@ -29,7 +29,8 @@ template <class A> struct Rows {
         [&] {
           auto out = unwritten<A>(rows * dim);
           const PgdStep<A> p{x.data(), origin.data(), grad.data(), out.data(), rows, dim, step, radius};
-          expect_launched(norm == Norm::l2 ? cuda::l2_pgd_step(p, {}) : cuda::linf_pgd_step(p, {}), "pgd_step");
+          expect_launched(norm == Norm::l2 ? cuda::l2_pgd_step(p, nullptr) : cuda::linf_pgd_step(p, nullptr),
+                          "pgd_step");
           return out;
         },
         same_bits<A>);
@@ -49,7 +50,7 @@ template <class A> void check_formula(std::int64_t rows, std::int64_t dim, doubl
     auto in_place = problem;
     const PgdStep<A> p{in_place.x.data(), in_place.origin.data(), in_place.grad.data(), in_place.x.data(), rows, dim,
                        problem.step,      problem.radius};
-    norm == Norm::l2 ? cuda::l2_pgd_step(p, {}) : cuda::linf_pgd_step(p, {});
+    norm == Norm::l2 ? cuda::l2_pgd_step(p, nullptr) : cuda::linf_pgd_step(p, nullptr);
     expect(same_bits(in_place.x, got), name + ": in place differs");
   }
 }
