@@ -1,7 +1,9 @@
-"""The examples in the documentation run and say what they print."""
+"""The examples in the documentation run and say what they print; every public name has one."""
 
 import doctest
 import importlib
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +11,37 @@ import torch
 
 import benign_kernels as bk
 
+README = Path(__file__).parent.parent / "README.md"
+PACKAGE = Path(bk.__file__).parent
+MODULES = [
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if ">>>" in path.read_text(encoding="utf-8")
+]
+#: Those that only hold parameters or results: their examples are the functions that take or return them.
+WITHOUT_EXAMPLE = {"Activation", "AttackResult", "Plan", *(type(phi).__name__ for phi in bk.activations())}
 
-@pytest.mark.parametrize("module", ["activation", "ops", "attack"])
+
+@pytest.mark.parametrize("module", MODULES)
 def test_examples_run(module):
-    result = doctest.testmod(
-        importlib.import_module(f"benign_kernels.{module}"), extraglobs={"bk": bk, "torch": torch, "np": np}
-    )
+    names = {"bk": bk, "torch": torch, "np": np}
+    result = doctest.testmod(importlib.import_module(module), extraglobs=names)
     assert result.failed == 0
     assert result.attempted > 0
+
+
+def test_every_public_name_has_an_example():
+    for name in set(bk.__all__) - WITHOUT_EXAMPLE:
+        assert ">>>" in (getattr(bk, name).__doc__ or ""), name
+    for name in WITHOUT_EXAMPLE:
+        assert getattr(bk, name).__doc__, name
+
+
+def test_the_readme_runs(capsys):
+    first, second = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    exec(first, {})
+    assert capsys.readouterr().out.startswith("torch.Size([100, 784])")
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    scope = {"model": model, "images": torch.rand(4, 3, 2, 2), "labels": torch.tensor([0, 1, 2, 0])}
+    exec(second, scope)
+    assert scope["adversarial"].shape == (4, 3, 2, 2)
