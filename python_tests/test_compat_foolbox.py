@@ -89,7 +89,7 @@ def test_options_agree_within_wide_bounds(theirs, name, options, random_start):
 def test_criteria_agree(theirs, name):
     model, (x, y) = classifier(logits=4), images(logits=4)
     targets = (y + 1) % 4
-    assert_agree(*both(theirs, name, model, x, lambda library: library.Misclassification(y), [0.3, 1.0]))
+    assert_agree(*both(theirs, name, model, x, lambda library: library.criteria.Misclassification(y), [0.3, 1.0]))
     a, b = both(theirs, name, model, x, lambda library: library.TargetedMisclassification(targets), [0.3, 1.0])
     assert_agree(a, b)
     assert b[2][1].any()
@@ -247,9 +247,9 @@ def test_errors_say_what_was_wrong():
         attack(fmodel, x + 0.5, y, epsilons=0.1)
     with pytest.raises(NotImplementedError, match="epsilons"):
         attack(fmodel, x, y, epsilons=[0.1, None])
-    with pytest.raises(ValueError, match="unsupported criterion"):
+    with pytest.raises(ValueError, match="criterion: got str, expected labels, Misclassification or Targeted"):
         attack(fmodel, x, "cat", epsilons=0.1)
-    with pytest.raises(ValueError, match="unsupported criterion"):
+    with pytest.raises(ValueError, match="criterion: got TargetedMisclassification, expected labels or Mis"):
         ours.attacks.FGM()(fmodel, x, ours.TargetedMisclassification(y), epsilons=0.1)
     with pytest.raises(TypeError, match="unexpected keyword argument 'mc'"):
         attack(fmodel, x, y, epsilons=0.1, mc=3)
@@ -263,6 +263,8 @@ def test_errors_say_what_was_wrong():
         attack.repeat(0)
     with pytest.raises(AttributeError, match="CW is not in"):
         ours.attacks.CW  # noqa: B018
+    with pytest.raises(AttributeError, match=r"samples is not in .*, which has .*; take it from foolbox"):
+        ours.samples  # noqa: B018
     with pytest.warns(UserWarning, match="training mode"):
         ours.PyTorchModel(nn.Identity(), bounds=(0, 1), device="cpu")
     with pytest.raises(TypeError, match="overrides get_loss_fn"):

@@ -10,8 +10,11 @@ within the model's bounds, and are clipped to them after every step; the cross-e
 gradient's norm is kept above 1e-12; random starts are uniform in the ball. Not kept: no parameter gets a gradient.
 """
 
-from . import attacks
-from .attacks import Attack, Misclassification, TargetedMisclassification
+from typing import Any
+
+from . import attacks, criteria
+from .attacks import Attack
+from .criteria import Misclassification, TargetedMisclassification
 from .models import Bounds, PyTorchModel, accuracy
 
 __all__ = [
@@ -22,4 +25,11 @@ __all__ = [
     "TargetedMisclassification",
     "accuracy",
     "attacks",
+    "criteria",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(
+        f"{name} is not in benign_kernels.compat.foolbox, which has {', '.join(__all__)}; take it from foolbox"
+    )

@@ -1,4 +1,4 @@
-"""foolbox's projected gradient attacks in ℓ2 and ℓ∞, and its criteria."""
+"""foolbox's projected gradient attacks in ℓ2 and ℓ∞."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...attack import DIRECTIONS
 from .. import _engine
+from .criteria import read_criterion
 from .models import unwrapped, victim
 
 __all__ = [
@@ -29,36 +30,6 @@ __all__ = [
 
 # What foolbox lets subclasses override, and the fused attack would pass over in silence.
 _FIXED = ("get_loss_fn", "get_optimizer", "value_and_grad", "normalize", "project")
-
-
-class Misclassification:
-    """Adversarial is what the model does not assign to its label."""
-
-    def __init__(self, labels: Any) -> None:
-        self.labels = labels
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.labels!r})"
-
-
-class TargetedMisclassification:
-    """Adversarial is what the model assigns to its target class."""
-
-    def __init__(self, target_classes: Any) -> None:
-        self.target_classes = target_classes
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.target_classes!r})"
-
-
-def _read_criterion(criterion: Any) -> tuple[Tensor, bool]:
-    """The labels, or the target classes and True; from a criterion of either package, or from labels alone."""
-    for name, targeted in (("labels", False), ("target_classes", True)):
-        if type(criterion).__name__ in ("Misclassification", "TargetedMisclassification") and hasattr(criterion, name):
-            return unwrapped(getattr(criterion, name))[0], targeted
-    if isinstance(criterion, Tensor) or isinstance(getattr(criterion, "raw", None), Tensor):
-        return unwrapped(criterion)[0], False
-    raise ValueError("unsupported criterion")
 
 
 class Attack:
@@ -128,7 +99,7 @@ class Attack:
             raise ValueError(
                 f"inputs: got values from {x.min()} to {x.max()}, expected them in the bounds {lower} to {upper}"
             )
-        labels, targeted = _read_criterion(criterion)
+        labels, targeted = read_criterion(criterion)
         step = self.rel_stepsize * epsilon if self.abs_stepsize is None else self.abs_stepsize
         start = self.get_random_start(x, epsilon).clamp(lower, upper) if self.random_start else None
         rule = DIRECTIONS["foolbox"]
@@ -146,7 +117,7 @@ class Attack:
 @torch.no_grad()
 def _is_adversarial(model: Any, x: Tensor, criterion: Any) -> Tensor:
     logits = unwrapped(model(x))[0]
-    classes, (labels, targeted) = _engine.predicted(logits), _read_criterion(criterion)
+    classes, (labels, targeted) = _engine.predicted(logits), read_criterion(criterion)
     if logits.ndim == 1 or logits.shape[1] == 1:
         labels = (labels > 0).reshape(-1).long()
     return classes == labels if targeted else classes != labels
@@ -270,7 +241,7 @@ class _OneStep(Attack):
 
     def _attack(self, model: Any, x: Tensor, criterion: Any, epsilon: float, **kwargs: Any) -> Tensor:
         if hasattr(criterion, "target_classes"):
-            raise ValueError("unsupported criterion")
+            raise ValueError(f"criterion: got {type(criterion).__name__}, expected labels or Misclassification")
         return super()._attack(model, x, criterion, epsilon, **kwargs)
 
 
