@@ -81,4 +81,4 @@ def not_negative(name: str, value: float | Tensor) -> None:
         value = value[~(value >= 0)].flatten()[0].item()
     elif value >= 0:
         return
-    raise ValueError(f"{name}: got {value:g}, expected a number ≥ 0")
+    raise ValueError(f"{name}: got {value:.15g}, expected a number ≥ 0")

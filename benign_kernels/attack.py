@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -53,8 +53,8 @@ class AttackResult:
     logits: Tensor
     margin: Tensor
     trajectory: Tensor | None
-    loss: str
-    problem: dict[str, Any] | None
+    loss: str = field(repr=False)
+    problem: dict[str, Any] | None = field(repr=False)
 
     @property
     def success(self) -> Tensor:
@@ -350,7 +350,7 @@ def _checked_box(box: Any) -> tuple[float, float] | None:
     except (TypeError, ValueError):
         raise TypeError(f"box: got {box!r}, expected (lo, hi), two numbers") from None
     if not lo <= hi:
-        raise ValueError(f"box: got ({lo:g}, {hi:g}), expected lo ≤ hi")
+        raise ValueError(f"box: got ({lo:.15g}, {hi:.15g}), expected lo ≤ hi")
     return lo, hi
 
 

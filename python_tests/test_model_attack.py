@@ -361,6 +361,19 @@ def test_numpy_arrays_are_accepted():
     for generic in (False, True):
         found = attack(sequential(generic=generic), X.numpy(), SIGNS.numpy().astype(np.int64))
         assert_same(found, attack(sequential()), 1e-10)
+    net = bk.TwoLayerNet(6, 20, dtype=torch.float64)
+    arrays = net.weight.detach().numpy(), net.head.numpy()
+    assert_same(attack(arrays, X.numpy(), SIGNS.numpy()), attack(net), 0)
+
+
+def test_compiles_on_recognised_models():
+    net = bk.TwoLayerNet(6, 20, dtype=torch.float64)
+
+    def margin(x, y):
+        return bk.attack_model(net, x, y, radius=0.7, steps=7).margin
+
+    compiled = torch.compile(margin, fullgraph=True, dynamic=True, backend="aot_eager")
+    assert torch.equal(compiled(X, SIGNS), margin(X, SIGNS))
 
 
 def test_a_model_that_ignores_its_input_stays_where_it_is():

@@ -123,6 +123,17 @@ def test_errors_name_the_argument(options, message):
         bk.TwoLayerNet(**{"d": 5, "m": 8, **options})
 
 
+@pytest.mark.parametrize("name", ["d", "m", "heads", "patches", "networks"])
+@pytest.mark.parametrize("size", [2.0, "2", True])
+def test_sizes_are_integers(name, size):
+    with pytest.raises(TypeError, match=rf"^{name}: got {size!r}, expected an integer ≥ \d$"):
+        bk.TwoLayerNet(**{"d": 5, "m": 8, name: (size,) if name == "networks" else size})
+
+
+def test_a_number_of_networks_is_a_shape():
+    assert bk.TwoLayerNet(5, 8, networks=3)(torch.randn(2, 5)).shape == (3, 2)
+
+
 # ---- recognition -----------------------------------------------------------------------------------------------------
 
 X = torch.randn(9, 6, generator=generator(3))
