@@ -19,7 +19,7 @@ from bench.cases import CASES, Case, select
 from bench.formulas import make_problem
 from bench.providers import OURS, PROVIDERS
 
-_CALLS = 1000
+_CALLS = 50  # short enough to fit between two switches of a busy machine
 
 
 def _measure(benchmark: BenchmarkFixture, case: Case, provider: str) -> float:
@@ -29,7 +29,7 @@ def _measure(benchmark: BenchmarkFixture, case: Case, provider: str) -> float:
         pytest.skip(f"{provider} {reason}")
     benchmark.group = case.name
     run = PROVIDERS[provider].build(make_problem(case))
-    benchmark.pedantic(run.call, rounds=20, iterations=_CALLS, warmup_rounds=2)
+    benchmark.pedantic(run.call, rounds=200, iterations=_CALLS, warmup_rounds=5)
     assert benchmark.stats is not None
     return float(benchmark.stats.stats.min)
 
