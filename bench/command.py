@@ -81,8 +81,10 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _typed() -> list[str]:
-    """What was typed after ``benign``."""
-    return sys.argv[1:] if sys.argv[1:2] == ["bench"] else ["bench", *sys.argv[1:]]
+    """What was typed after ``benign``, but for the file: rows end up in others."""
+    words = sys.argv[2:] if sys.argv[1:2] == ["bench"] else sys.argv[1:]
+    file = words.index("--json") if "--json" in words else len(words)
+    return ["bench", *words[:file], *words[file + 2 :]]
 
 
 def _listing() -> str:
