@@ -48,13 +48,14 @@ def measure(device: str, threads: int) -> Limits:
     """Measured once in a process, in about a second."""
     if device == "cuda":
         return _measure_cuda()
+    clock = CpuClock(processor_time=threads == 1)  # which a busy machine does not falsify
     flops = {
-        "float32": max(_fma("float32", threads), _matmul(torch.float32)),
-        "float64": max(_fma("float64", threads), _matmul(torch.float64)),
+        "float32": max(_fma("float32", threads), _matmul(torch.float32, clock)),
+        "float64": max(_fma("float64", threads), _matmul(torch.float64, clock)),
     }
     # A bfloat16 network may as well be computed in float32: the limit is whichever the machine does faster.
-    flops["bfloat16"] = max(flops["float32"], _matmul(torch.bfloat16))
-    return Limits(flops, _copy(torch.empty(2**26), CpuClock()))
+    flops["bfloat16"] = max(flops["float32"], _matmul(torch.bfloat16, clock))
+    return Limits(flops, _copy(torch.empty(2**26), clock))
 
 
 def _best(call: Callable[[], object], clock: Clock) -> float:
@@ -67,13 +68,13 @@ def _copy(source: torch.Tensor, clock: Clock) -> float:
     return 2 * source.nbytes / _best(lambda: target.copy_(source), clock)
 
 
-def _matmul(dtype: torch.dtype, size: int = 1024) -> float:
+def _matmul(dtype: torch.dtype, clock: Clock, size: int = 1024) -> float:
     """torch's best product of this precision; for float32, oneDNN's (MKL is slow on AMD)."""
     A, B = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
     products: list[Callable[[], object]] = [lambda: A @ B.T]
     if torch.backends.mkldnn.is_available() and dtype == torch.float32:
         products.append(lambda: torch.ops.mkldnn._linear_pointwise(A, B, None, "none", [], ""))
-    return 2 * size**3 / min(_best(product, CpuClock()) for product in products)
+    return 2 * size**3 / min(_best(product, clock) for product in products)
 
 
 def _fma(name: str, threads: int) -> float:
