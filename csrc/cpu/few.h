@@ -21,7 +21,7 @@ template <class A> struct FewSamples {
   }
 };
 
-// H (kSamples rows, kTileNeurons apart) = or += x · Wᵀ for one register of neurons: squares of W are transposed on the way.
+// H (kSamples rows, kTileNeurons apart) = or += x · Wᵀ for one register of neurons, squares of W being transposed.
 template <int kSamples, class A>
 void few_products(const WeightBlock<A>& W, std::int64_t neurons, std::int64_t depth, const A* x, std::int64_t x_stride,
                   A* H, bool accumulate) {
