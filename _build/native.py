@@ -155,8 +155,7 @@ def _library_objects(
     """All objects of the library but the host ones, and what it is linked with."""
     target = f"0x{TORCH_TARGET[0]:02x}{TORCH_TARGET[1]:02x}000000000000"
     flags = f"{include} {_flag('-isystem ', tools.torch / 'include')} -DTORCH_TARGET_VERSION={target}"
-    libraries = f"{_flag('-Wl,--version-script=', writer.root / 'csrc' / 'exports.map')}"
-    libraries += f" {_flag('-L', tools.torch / 'lib')} -ltorch_cpu"
+    libraries = f"{_flag('-L', tools.torch / 'lib')} -ltorch_cpu"
     objects = []
     for source in sources["simd"]:
         for level, march in tools.levels.items():
@@ -190,14 +189,19 @@ class _Ninja:
         return target
 
     def link(self, name: str, objects: list[Path], flags: str) -> Path:
-        self._edge("link", self.folder / name, objects, flags, name)
+        exports = self.root / "csrc" / "exports.map"
+        flags = f"{_flag('-Wl,--version-script=', exports)} {flags}"
+        self._edge("link", self.folder / name, objects, flags, name, read_too=exports)
         return self.folder / name
 
     def text(self, outputs: dict[str, Path]) -> str:
         return "\n".join([*self.lines, "default " + " ".join(_escape(path) for path in outputs.values()), ""])
 
-    def _edge(self, rule: str, target: Path, inputs: list[Path], flags: str, name: str) -> None:
-        self.lines.append(f"build {_escape(target)}: {rule} {' '.join(_escape(path) for path in inputs)}")
+    def _edge(
+        self, rule: str, target: Path, inputs: list[Path], flags: str, name: str, read_too: Path | None = None
+    ) -> None:
+        implicit = f" | {_escape(read_too)}" if read_too else ""
+        self.lines.append(f"build {_escape(target)}: {rule} {' '.join(_escape(path) for path in inputs)}{implicit}")
         self.lines += [f"  flags = {flags.replace('$', '$$')}", f"  name = {name}", ""]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benign_kernels import _host
 from benign_kernels._build_info import build_info
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,9 +53,13 @@ def test_symbols_without_a_version_are_the_stable_abi():
     assert sorted(symbol for symbol in unversioned if not re.fullmatch(f"{STABLE_ABI}|{hooks}", symbol)) == []
 
 
-def test_exports_nothing_but_its_own_c_functions():
-    exported = [line.split()[-1] for line in lines_of("nm", "-D", "--defined-only", LIBRARY)]
-    assert [symbol for symbol in exported if not symbol.startswith("benign_kernels_")] == []
+@pytest.mark.parametrize(
+    ("file", "own"), [(LIBRARY, "benign_kernels_"), (Path(_host.__file__), "PyInit__host")], ids=["library", "module"]
+)
+def test_exports_nothing_but_its_own_c_functions(file, own):
+    exported = [line.split()[-1] for line in lines_of("nm", "-D", "--defined-only", file)]
+    assert exported
+    assert [symbol for symbol in exported if not symbol.startswith(own)] == []
 
 
 @pytest.mark.skipif(not OBJECTS.exists(), reason="needs the objects of an in-place build")
