@@ -45,14 +45,7 @@ std::string describe(Site site) {
   return std::string(slash ? slash + 1 : site.file) + ":" + std::to_string(site.line);
 }
 
-Order order_from_environment() {
-  const char* text = std::getenv("BK_SIMT_ORDER");
-  if (text == nullptr || std::strcmp(text, "forward") == 0) return {Order::forward, 0};
-  if (std::strcmp(text, "reverse") == 0) return {Order::reverse, 0};
-  return {Order::random, std::strtoull(text, nullptr, 10)};
-}
-
-Order order = order_from_environment();
+Order order;
 std::string failure;
 
 class Block {

@@ -23,8 +23,7 @@ struct Index {
   unsigned x = 1, y = 1, z = 1;
 };
 
-// Which of a block's runnable threads goes first. A program begins with the order that BK_SIMT_ORDER names in the
-// environment: "forward", "reverse", or a number, the seed of random orders, a new one after each barrier.
+// Which of a block's runnable threads goes first. random: a new order after each barrier, from `seed`.
 struct Order {
   enum Kind { forward, reverse, random } kind = forward;
   std::uint64_t seed = 0;
