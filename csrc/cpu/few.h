@@ -1,5 +1,5 @@
-// The products of hidden.h for a few samples, which would leave most lanes of a panel idle: the lanes hold neurons, then
-// dimensions, and the samples are rows. Each number is the same chain of multiply-adds as in a panel: the same bits.
+// The products of hidden.h for a few samples, which would leave most lanes of a panel idle: the lanes hold neurons,
+// then dimensions, and the samples are rows. Each number is the same chain of multiply-adds as in a panel: the same bits.
 #pragma once
 
 #include "hidden.h"

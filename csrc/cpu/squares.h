@@ -51,8 +51,8 @@ template <> struct SquareSum<double> {
   BK_HD double total() const { return sum_lanes(lanes()); }
 };
 
-// Squares of doubles overflow beyond 1e154 and vanish below 1e-162. A sum of squares outside this range, zero and what is
-// not finite included, is taken again with the entries multiplied by rescaling_unit(sum). Rare.
+// Squares of doubles overflow beyond 1e154 and vanish below 1e-162. A sum of squares outside this range, zero and what
+// is not finite included, is taken again with the entries multiplied by rescaling_unit(sum). Rare.
 template <class A> BK_HD bool squares_in_range(double sum) {
   return sizeof(A) == sizeof(float) || (sum > 1e-280 && sum < 1e280);
 }
