@@ -72,6 +72,10 @@ def attack_model(
     _arguments.one_of("norm", norm, tuple(_PGD))
     if labels is not None:
         _arguments.one_of("labels", labels, LABELS)
+    for name, value, default in (("activation", activation, "relu"), ("patches", patches, 1)):
+        if value != default and not isinstance(model, (tuple, list)):
+            kind = type(model).__name__
+            raise ValueError(f"{name}: got {value!r} with a model, {kind}, expected it with a tuple (W, a, …) only")
     x, y = _arguments.tensor("x", x), _arguments.tensor("y", y)
     budget = _Budget(norm, radius, step, steps, loss, direction, box, start, restarts, generator, keep, trajectory)
     found = recognise(model, activation=activation, patches=patches)
