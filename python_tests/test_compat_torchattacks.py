@@ -183,6 +183,16 @@ def test_no_side_effects(generic):
     assert (adversarial.shape, adversarial.dtype) == (x.shape, x.dtype)
 
 
+@pytest.mark.parametrize("generic", [False, True], ids=["recognised", "generic"])
+@pytest.mark.filterwarnings("ignore:the model is attacked through autograd")
+@pytest.mark.parametrize("name", ["PGDL2", "PGD"])
+def test_points_that_no_gradient_moves_are_boxed_all_the_same(name, generic):
+    model, (x, y) = classifier(generic=generic), images()
+    nn.init.zeros_(model[3].weight)
+    found = getattr(ours, name)(model, random_start=False)(3 * x - 1, y)
+    assert torch.equal(found, (3 * x - 1).clamp(0, 1))
+
+
 def test_the_warning_of_the_slow_path_names_the_caller():
     x, y = images()
     with pytest.warns(UserWarning, match="attacked through autograd.*hooks") as caught:
