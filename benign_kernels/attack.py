@@ -116,7 +116,7 @@ def l2_pgd(
         direction: ``"exact"``, free of the loss's saturation; or the loss gradient as ``"torchattacks"``, ``"foolbox"``
             or ``"cleverhans"`` takes it.
         box: (lo, hi) that x is clamped to after each projection.
-        start: shaped like x0, where the first restart begins (projected on the ball); x0 by default.
+        start: shaped like x0, where the first restart begins (clamped to the box, projected on the ball); or x0.
         restarts: how often to begin; the first at ``start``, the others uniformly in the ball, from ``generator``.
         keep: ``"last"``, the final iterate, or ``"worst"``, the iterate of least margin among x_0 … x_K; over
             restarts, the one of least margin either way.
@@ -210,15 +210,15 @@ def _pgd(x0: Any, y: Any, network: _Network, budget: _Budget, algorithm: str) ->
     networks = W.shape[:-2]
     rows = x0.shape[:-1] if not networks else (*networks, *x0.shape[-2:-1])
     points = (*rows, *x0.shape[-1:])
-    if start is not None and start.shape == x0.shape:
-        start = start.expand(points)
+    lo, hi = budget.box if budget.box is not None else (-math.inf, math.inf)
+    if start is not None:
+        start = (start.expand(points) if start.shape == x0.shape else start).clamp(lo, hi)
     like = {"dtype": dtype, "device": x0.device}
     y = _targets(y, rows, a.shape[-2] if a.dim() == W.dim() else None, budget.loss, like)
     radius, radius_rows = _per_row("radius", budget.radius, rows, like)
     step, step_rows = _per_row("step", _step_size(budget), rows, like)
     rule = DIRECTIONS[budget.direction]
     samples = max(1, math.prod(rows) // max(1, math.prod(networks)))
-    lo, hi = budget.box if budget.box is not None else (-math.inf, math.inf)
 
     def attack_from(start: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return ops.pgd.default(

@@ -175,6 +175,7 @@ class _Walk:
         if start.shape not in (self.shape, self.origin.shape):
             raise ValueError(f"start: got shape {tuple(start.shape)}, expected {tuple(self.shape)}")
         start = start.to(self.origin.dtype).reshape(self.origin.shape)
+        start = start if self.budget.box is None else start.clamp(*self.budget.box)
         return STEPS[self.budget.norm](start, self.origin, torch.zeros_like(start), step=0.0, radius=self.radius)
 
     def random_point(self, generator: torch.Generator | None) -> Tensor:

@@ -340,6 +340,7 @@ def _walk(
     shape, x0 = x0.shape, x0.flatten(1)
     delta, x = torch.zeros_like(x0), x0
     if start is not None:
+        start = start if threat.box is None else start.clamp(*threat.box)
         delta, _ = threat.project(start - x0, epsilon)
         x = torch.where((epsilon == 0)[:, None], x0, x0 + delta)
     good = _valid(eta, epsilon) & _finite(x0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -342,6 +343,19 @@ def test_sizes_of_other_number_types_are_the_same_sizes() -> None:
     plain = bk.l2_pgd(x, y, W, a, radius=0.5, step=0.25, steps=3, box=(-1, 1)).x
     options = {"radius": np.float32(0.5), "step": torch.tensor(0.25), "steps": np.int64(3), "box": np.array([-1, 1])}
     assert torch.equal(bk.l2_pgd(x, y, W, a, **options).x, plain)
+
+
+def test_a_start_outside_of_the_box_is_clamped_before_it_counts() -> None:
+    x, y, W, a = sample()
+    x, start = x.sigmoid(), x.sigmoid() + 0.5
+    for model in ((W, a), lambda points: bk.two_layer(points, W, a)):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "the model is attacked through autograd")
+            found = bk.attack_model(model, x, y, radius=3.0, box=(0, 1), start=start, keep="worst", trajectory=True)
+        for points in (found.x, found.trajectory):
+            assert points.min() >= 0
+            assert points.max() <= 1
+        torch.testing.assert_close(found.trajectory[0], start.clamp(0, 1))
 
 
 def test_the_plan_says_what_ran() -> None:

@@ -227,6 +227,13 @@ def test_errors_name_the_argument(logits, y, options, error, message, generic):
         attack(sequential(logits, generic=generic), y=y, **options)
 
 
+@pytest.mark.parametrize("given", [{"activation": "tanh"}, {"patches": 2}])
+def test_what_belongs_to_tuples_is_refused_with_a_model(given):
+    (name,) = given
+    with pytest.raises(ValueError, match=rf"^{name}: got .* with a model, Sequential, expected it with a tuple"):
+        bk.attack_model(sequential(), X, SIGNS, radius=0.7, **given)
+
+
 def test_models_that_cannot_be_attacked_are_refused():
     with pytest.raises(TypeError, match="model: got str"):
         attack("net")
@@ -347,6 +354,25 @@ def test_bad_radii_and_steps_are_refused(generic, name, wrong):
     for value in (wrong, rows):
         with pytest.raises(ValueError, match=f"{name}: got"):
             attack(sequential(generic=generic), **{"step": 0.1, name: value})
+
+
+@pytest.mark.parametrize("generic", [False, True])
+def test_a_row_that_does_not_move_is_not_boxed(generic):
+    flat = sequential(generic=generic)
+    torch.nn.init.zeros_(flat[2].weight)
+    found = attack(flat, 3 * X, box=(0, 1))
+    assert torch.equal(found.x, 3 * X)
+
+
+@pytest.mark.parametrize("generic", [False, True])
+def test_a_restart_that_overflows_makes_its_row_nan(generic):
+    steep = sequential(phi=nn.ReLU(), generic=generic)
+    steep[0].weight.data *= 1e307
+    steep[0].bias.data *= 0
+    found = attack(steep, 0 * X, radius=1e10, steps=0, restarts=2)
+    assert found.margin.isnan().all()
+    assert found.x.isnan().all()
+    assert found.success.all()
 
 
 def test_half_precision_models_walk_in_float32():
