@@ -33,14 +33,22 @@ def integer(name: str, value: Any, least: int) -> int:
 
 
 def tensor(name: str, value: Any) -> Tensor:
-    """Without its history; NumPy arrays are shared, not copied."""
+    """Without its history; NumPy arrays are shared, not copied, where torch can."""
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(value)
+        return _from_numpy(name, value)
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor or a NumPy array")
     if value.layout != torch.strided:
         raise TypeError(f"{name}: got layout {value.layout}, expected a dense tensor")
     return value.detach()
+
+
+def _from_numpy(name: str, array: np.ndarray) -> Tensor:
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: got an array of {array.dtype}, expected one of numbers")
+    if not array.flags.writeable or min(array.strides, default=0) < 0 or not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))  # torch takes no others
+    return torch.from_numpy(array)
 
 
 def optional(name: str, value: Any) -> Tensor | None:

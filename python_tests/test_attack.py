@@ -336,6 +336,12 @@ def test_numpy_arrays_are_accepted() -> None:
     x, y, W, a = sample()
     arrays = bk.l2_pgd(x.numpy(), y.numpy(), W.numpy(), a.numpy(), radius=0.5)
     assert torch.equal(arrays.x, bk.l2_pgd(x, y, W, a, radius=0.5).x)
+    read_only = x.numpy().copy()
+    read_only.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for points in (read_only, np.flip(np.flip(x.numpy()).copy()), x.numpy().astype(">f4")):
+            assert torch.equal(bk.l2_pgd(points, y, W, a, radius=0.5).x, arrays.x)
 
 
 def test_sizes_of_other_number_types_are_the_same_sizes() -> None:

@@ -180,6 +180,7 @@ A_SIZE = "expected a number or a tensor of one per sample"
 OF_EVERY_ATTACK = [
     ({"x0": P.x.float()}, ValueError, r"^x0: got dtype torch\.float32, expected torch\.float64"),
     ({"x0": [1.0]}, TypeError, r"^x0: got list, expected a tensor or a NumPy array$"),
+    ({"x0": np.array(["1"])}, TypeError, r"^x0: got an array of <U1, expected one of numbers$"),
     ({"x0": ones()}, ValueError, r"^x0: got shape \(\), expected \(\.\.\., 7\)$"),
     ({"x0": P.x.to_sparse()}, TypeError, r"^x0: got layout torch\.sparse_coo, expected a dense tensor$"),
     ({"y": ones(5) * 0}, ValueError, r"^y: got 0, expected labels -1 or 1$"),
