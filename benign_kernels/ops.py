@@ -197,6 +197,8 @@ def _pgd_step(op: Any, x: Tensor, origin: Tensor, grad: Tensor, step: float | Te
             x, origin, grad = x.detach(), origin.detach(), grad.detach()
         return op(x, origin, grad, step_rows, radius_rows, step_number, radius_number)
     except _REFUSALS as error:
+        if op._schema.is_mutable and isinstance(x, Tensor) and torch._debug_has_internal_overlap(x) == 1:
+            raise ValueError("x: got an expanded tensor, expected one with memory for each element") from None
         _explain(error, {"x": x, "origin": origin, "grad": grad}, 1, required=("x", "origin", "grad"))
 
 

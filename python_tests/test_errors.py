@@ -165,6 +165,12 @@ def test_step_arguments(name, change, error, message):
         getattr(bk, name)(arguments.pop("x"), arguments.pop("origin"), arguments.pop("grad"), **arguments)
 
 
+@pytest.mark.parametrize("name", ["l2_pgd_step_", "linf_pgd_step_"])
+def test_an_expanded_tensor_is_not_overwritten(name):
+    with pytest.raises(ValueError, match=r"^x: got an expanded tensor, expected one with memory for each element$"):
+        getattr(bk, name)(X[0].expand(4, 3), X, X, step=0.1, radius=1.0)
+
+
 def test_a_refused_call_in_place_changes_nothing():
     x = X.clone()
     with pytest.raises(ValueError, match="radius"):
