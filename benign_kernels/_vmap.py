@@ -46,6 +46,11 @@ def _expanded(size: int, mapped: bool, t: Any) -> Any:
     return t if t is None or mapped else t.unsqueeze(0).expand(size, *t.shape)
 
 
+def _for_all(size: int, networks: Sequence[int], x: Tensor) -> Tensor:
+    """Mapped points (size, n, D) that all networks share, once for each of them."""
+    return x.reshape(size, *[1] * len(networks), *x.shape[1:]).expand(size, *networks, *x.shape[1:])
+
+
 def _as_rows(size: int, mapped: list[bool], tensors: list[Any]) -> Folded:
     x, W, a, bias, head_bias, cotangent = tensors
     x, cotangent = _expanded(size, mapped[0], x), _expanded(size, mapped[5], cotangent)
@@ -74,7 +79,7 @@ def _as_networks(size: int, mapped: list[bool], tensors: list[Any]) -> Folded:
     if networks:
         shared = x.dim() - mapped[0] == 2
         if shared and mapped[0]:
-            x = x.reshape(size, *[1] * len(networks), *x.shape[1:]).expand(size, *networks, *x.shape[1:])
+            x = _for_all(size, networks, x)
         elif not shared:
             x = _expanded(size, mapped[0], x)
         return Folded(x, W, a, bias, head_bias, cotangent, lambda out: (out, 0), lambda out: (out, 0))
@@ -108,3 +113,33 @@ def _map_step(name: str) -> None:
 
 for _name in ("l2_pgd_step", "l2_pgd_step_", "linf_pgd_step", "linf_pgd_step_"):
     _map_step(_name)
+
+
+def _map_pgd(info: Any, dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
+    """A mapped dimension of an attack is one more of rows, or of networks, where they have one."""
+    size, numbers = info.batch_size, arguments[9:]
+    mapped = [t is not None and dim is not None for t, dim in zip(arguments[:9], dims[:9], strict=True)]
+    fronts: list[Any] = list(map(_front, arguments[:9], dims[:9]))
+    x0, y, *network, start, radius, step = fronts
+    of_rows = [_expanded(size, *pair) for pair in zip((mapped[1], *mapped[6:]), (y, start, radius, step), strict=True)]
+    rows, networks = x0.shape[mapped[0] : -1], network[0].shape[mapped[2] : -2]
+    new_networks = any(mapped[2:6]) and not networks
+    if new_networks or networks:
+        network = [_expanded(size, *pair) for pair in zip(mapped[2:6], network, strict=True)]
+    if new_networks:  # which have one dimension of rows
+        count = math.prod(rows)
+        x0 = x0.reshape(*x0.shape[: mapped[0]], count, x0.shape[-1])
+        of_rows = [t if t is None else t.reshape(size, count, *t.shape[1 + len(rows) :]) for t in of_rows]
+    elif networks and len(rows) == 1:
+        x0 = _for_all(size, networks, x0) if mapped[0] else x0
+    else:
+        x0 = _expanded(size, mapped[0], x0)
+    y, start, radius, step = of_rows
+    x, logits, margin, path = ops.pgd.default(x0, y, *network, start, radius, step, *numbers)
+    if new_networks:
+        x, logits, margin = (t.reshape(size, *rows, *t.shape[2:]) for t in (x, logits, margin))
+        path = path.reshape(-1, size, *rows, path.shape[-1]) if path.dim() > 1 else path
+    return (x, logits, margin, path), (0, 0, 0, 1 if path.dim() > 1 else None)
+
+
+torch.library.register_vmap("benign_kernels::pgd", _map_pgd)

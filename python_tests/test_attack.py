@@ -382,6 +382,31 @@ def test_networks_that_share_their_samples_share_a_start() -> None:
     assert torch.equal(shared.x, own.x)
 
 
+VMAPPED = [{}, {"n": (2, 3), "heads": 2}, {"batch": (2,)}, {"batch": (2, 2), "shared": True}]
+
+
+@pytest.mark.parametrize("shape", VMAPPED, ids=str)
+@pytest.mark.parametrize("mapped", ["x", "y", "W", "head_bias", "radius", "x y radius", "W a bias", "x y W a radius"])
+def test_vmap_is_a_loop(shape: dict[str, Any], mapped: str, capfd: pytest.CaptureFixture[str]) -> None:
+    draws = [make_problem(**shape, seed=seed) for seed in range(3)]
+    radii = [torch.rand(labels(draw).shape, dtype=torch.float64) for draw in draws]
+    every = [{**draw.tensors(), "y": labels(draw), "radius": radius} for draw, radius in zip(draws, radii, strict=True)]
+    options = {"steps": 3, "trajectory": True, "activation": "tanh"}
+
+    def found(given: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        network = {name: given[name] for name in ("bias", "head_bias", "radius")}
+        attacked = bk.l2_pgd(given["x"], given["y"], given["W"], given["a"], **network, **options)
+        return attacked.x, attacked.logits, attacked.margin, attacked.trajectory
+
+    names = mapped.split()
+    stacked = {**every[0], **{name: torch.stack([draw[name] for draw in every]) for name in names}}
+    ours = torch.func.vmap(found, ({name: 0 if name in names else None for name in stacked},))(stacked)
+    loop = [found({**every[0], **{name: draw[name] for name in names}}) for draw in every]
+    for got, want in zip(ours, zip(*loop, strict=True), strict=True):
+        torch.testing.assert_close(got, torch.stack(want), atol=PATH_TOLERANCE, rtol=PATH_TOLERANCE)
+    assert "batching rule" not in capfd.readouterr().err  # torch's fallback, one sample at a time
+
+
 def test_compiles_without_a_graph_break() -> None:
     x, y, W, a = sample()
 
