@@ -281,14 +281,17 @@ template <class T> void AttackPanel<T>::move() {
   ++iterate_;
 }
 
-// What g · unit is multiplied by, for l2; its sign is the direction's, for linf; 0: no step.
+// Whether a row moves along a gradient of this norm.
+template <class T> bool AttackPanel<T>::moves(std::int64_t i, double norm) const {
+  if (norm == 0 || step_[i] == 0 || radius_[i] == 0 || factor_[i] == 0) return false;
+  constexpr double kRoundoff = sizeof(A) == sizeof(float) ? 0x1p-24 : 0x1p-53;
+  return threat().direction == Direction::loss || norm > 8 * kRoundoff * static_cast<double>(evaluation.sum.bound[i]);
+}
+
+// What g · unit is multiplied by, for l2; 0: no step.
 template <class T> double AttackPanel<T>::step_per_gradient(std::int64_t i, double norm, double unit) const {
-  if (norm == 0 || step_[i] == 0 || radius_[i] == 0 || factor_[i] == 0) return 0;
-  if (threat().direction == Direction::exact) {
-    constexpr double kRoundoff = sizeof(A) == sizeof(float) ? 0x1p-24 : 0x1p-53;
-    const double zero = 8 * kRoundoff * static_cast<double>(evaluation.sum.bound[i]);
-    return norm <= zero ? 0 : factor_[i] * step_[i] / (norm * unit);
-  }
+  if (!moves(i, norm)) return 0;
+  if (threat().direction == Direction::exact) return factor_[i] * step_[i] / (norm * unit);
   const double size = __builtin_fabs(factor_[i]) * norm;
   const double floor = threat().floor;
   double divisor = size + floor;
@@ -329,10 +332,10 @@ template <class T> void AttackPanel<T>::move_l2(const Lanes<A>& norms) {
 template <class T> void AttackPanel<T>::move_linf(const Lanes<A>& norms) {
   Lanes<A, A> step, reach, scale, moved;
   for (std::int64_t i = 0; i < width(); ++i) {
-    const double factor = step_per_gradient(i, norms[i], 1);
-    step[i] = static_cast<A>(factor > 0 ? step_[i] : factor < 0 ? -step_[i] : 0);
+    const bool moves_along = moves(i, norms[i]);
+    step[i] = static_cast<A>(!moves_along ? 0 : factor_[i] > 0 ? step_[i] : -step_[i]);
     reach[i] = static_cast<A>(radius_[i]);
-    moved[i] = factor != 0 || finite_[i] == 0 ? A(1) : A(0);
+    moved[i] = moves_along || finite_[i] == 0 ? A(1) : A(0);
     scale[i] = finite_[i] == 0 ? kNaN<A> : A(1);
   }
   move_columns_by_sign(delta_, evaluation.gradient, step, reach, size(), evaluation.vectors);

@@ -83,6 +83,7 @@ template <class T> class AttackPanel {
   void find_cotangent();
   void cross_entropy_cotangent(std::int64_t column);
   void squared_cotangent(std::int64_t column);
+  bool moves(std::int64_t i, double norm) const;
   double step_per_gradient(std::int64_t i, double norm, double unit) const;
   void move_l2(const Lanes<A>& norms);
   void move_linf(const Lanes<A>& norms);

@@ -137,29 +137,31 @@ void run_tasks(const Parallel& run, std::int64_t tasks, void (*body)(void*, std:
 
 template <class T>
 void two_layer(const Network<T>& network, const Samples<Compute<T>>& samples, Compute<T>* f, Parallel run) {
-  BK_AT_LEVEL(two_layer(network, samples, f, run))
+  BK_AT_LEVEL(two_layer(network, samples, f, run));
 }
 
 template <class T>
 void two_layer_value_and_grad(const Network<T>& network, const Samples<Compute<T>>& samples,
                               const Compute<T>* cotangent, Compute<T>* f, Compute<T>* gx, Parallel run) {
-  BK_AT_LEVEL(two_layer_value_and_grad(network, samples, cotangent, f, gx, run))
+  BK_AT_LEVEL(two_layer_value_and_grad(network, samples, cotangent, f, gx, run));
 }
 
 template <class T>
 void two_layer_parameter_grad(const Network<T>& network, const Samples<Compute<T>>& samples,
                               const Compute<T>* cotangent, Compute<T>* gw, Compute<T>* ga, Compute<T>* gb,
                               Parallel run) {
-  BK_AT_LEVEL(two_layer_parameter_grad(network, samples, cotangent, gw, ga, gb, run))
+  BK_AT_LEVEL(two_layer_parameter_grad(network, samples, cotangent, gw, ga, gb, run));
 }
 
-template <class A> void l2_pgd_step(const PgdStep<A>& step, Parallel run) { BK_AT_LEVEL(l2_pgd_step(step, run)) }
+template <class A> void l2_pgd_step(const PgdStep<A>& step, Parallel run) { BK_AT_LEVEL(l2_pgd_step(step, run)); }
 
-template <class A> void linf_pgd_step(const PgdStep<A>& step, Parallel run) { BK_AT_LEVEL(linf_pgd_step(step, run)) }
+template <class A> void linf_pgd_step(const PgdStep<A>& step, Parallel run) { BK_AT_LEVEL(linf_pgd_step(step, run)); }
 
 template <class T>
 void pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
-         const AttackResult<Compute<T>>& result, Parallel run){BK_AT_LEVEL(pgd(network, x0, attack, result, run))}
+         const AttackResult<Compute<T>>& result, Parallel run) {
+  BK_AT_LEVEL(pgd(network, x0, attack, result, run));
+}
 
 #define BK_INSTANTIATE(T)                                                                                     \
   template void two_layer<T>(const Network<T>&, const Samples<Compute<T>>&, Compute<T>*, Parallel);           \
@@ -168,10 +170,13 @@ void pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<
   template void two_layer_parameter_grad<T>(const Network<T>&, const Samples<Compute<T>>&, const Compute<T>*, \
                                             Compute<T>*, Compute<T>*, Compute<T>*, Parallel);                 \
   template void pgd<T>(const Network<T>&, const Samples<Compute<T>>&, const Attack<Compute<T>>&,              \
-                       const AttackResult<Compute<T>>&, Parallel);
+                       const AttackResult<Compute<T>>&, Parallel)
 
-BK_INSTANTIATE(float) BK_INSTANTIATE(double)
-    BK_INSTANTIATE(BFloat16) template void l2_pgd_step<float>(const PgdStep<float>&, Parallel);
+BK_INSTANTIATE(float);
+BK_INSTANTIATE(double);
+BK_INSTANTIATE(BFloat16);
+
+template void l2_pgd_step<float>(const PgdStep<float>&, Parallel);
 template void l2_pgd_step<double>(const PgdStep<double>&, Parallel);
 template void linf_pgd_step<float>(const PgdStep<float>&, Parallel);
 template void linf_pgd_step<double>(const PgdStep<double>&, Parallel);

@@ -31,9 +31,9 @@ void pass_gate(const SlabTask<T>& task, const Tile<T>& tile, Compute<T>* H, Comp
   using A = Compute<T>;
   const Layer<T>& layer = task.layer;
   const A* head = layer.head + tile.begin;
-  const A* norms = layer.norms ? layer.norms + tile.begin : head;  // an unused sum costs less than a branch
   A* f = task.value ? part.f : nullptr;
   if (layer.heads == 1) {
+    const A* norms = layer.norms ? layer.norms + tile.begin : head;  // an unused sum costs less than a branch
     gate<A>(layer.activation, {H, tile.rows, tile.vectors, head, task.cotangent, norms, f, part.bound});
     return;
   }
@@ -44,7 +44,7 @@ void pass_gate(const SlabTask<T>& task, const Tile<T>& tile, Compute<T>* H, Comp
   if (task.cotangent) {
     transposed_product(head, layer.neurons, tile.rows, layer.heads, task.cotangent, slopes, tile.vectors, false);
     gate_elements<A>(layer.activation, H, tile.rows, tile.vectors, nullptr, slopes);
-    add_bound<A>(H, tile.rows, tile.vectors, norms, part.bound);
+    if (layer.norms) add_bound<A>(H, tile.rows, tile.vectors, layer.norms + tile.begin, part.bound);
   }
 }
 
@@ -179,7 +179,7 @@ template <class T> Sharing share(const Network<T>& network, std::int64_t samples
   const bool idle = tasks < 4 * threads && 5 * tasks <= 4 * threads * divide_up(tasks, threads);
   const double parts = static_cast<double>(panels.vectors * panels.lanes * network.networks * slabs) *
                        static_cast<double>(network.dim * network.patches) * sizeof(Compute<T>);
-  return {panels, idle && slabs > 1 && parts < kMaxParts, run};
+  return {panels, tasks > 0 && idle && slabs > 1 && parts < kMaxParts, run};
 }
 
 #define BK_INSTANTIATE(T)             \

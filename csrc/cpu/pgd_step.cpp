@@ -146,6 +146,7 @@ template <class A> void linf_row(const Row<A>& row) {
 }
 
 template <class A, class RowStep> BK_HD void each_row(const PgdStep<A>& all, Parallel run, const RowStep& row_step) {
+  if (all.dim == 0) return;
   constexpr std::int64_t kChunk = 1 << 15;  // numbers of a task, near 10 µs
   const std::int64_t rows = 1 + kChunk / (all.dim + 1);
   for_each_task(run, (all.rows + rows - 1) / rows, [&](std::int64_t task) {
