@@ -1,9 +1,8 @@
 // One panel of samples under attack: the state of its rows, and what happens to them between two evaluations.
 #pragma once
 
-#include "../model/threat.h"
+#include "attack_lanes.h"
 #include "evaluation.h"
-#include "vertical.h"
 
 namespace bk::cpu::BK_SIMD_LEVEL {
 
@@ -19,12 +18,7 @@ template <class T> struct AttackProblem {
 
   BK_HD std::int64_t rows() const { return network.networks * x0.count; }
   BK_HD bool several_heads() const { return network.heads > 1; }
-  // Whether f is needed at every iterate, and not only at the last.
-  BK_HD bool follows_value() const {
-    const Threat<A>& threat = attack.threat;
-    return several_heads() || threat.loss == Loss::squared || threat.direction == Direction::loss ||
-           threat.keep == Keep::worst;
-  }
+  BK_HD bool follows_value() const { return cpu::BK_SIMD_LEVEL::follows_value(attack.threat, network.heads); }
   // Several heads: f first, then the gradient at the cotangent it calls for; H is kept in between where it is small.
   BK_HD bool keeps_hidden() const {
     constexpr std::int64_t kKept = 1 << 22;
@@ -54,37 +48,20 @@ template <class T> class AttackPanel {
 
  private:
   const AttackProblem<T>& problem_;
-  std::int64_t network_, first_, count_;  // samples [first, first + count) of the network
+  std::int64_t network_, first_;  // the panel's first sample
   std::int64_t iterate_ = 0;
+  AttackLanes<A> lanes_;
 
   A* origin_;   // (P·d, width) x0
   A* delta_;    // (P·d, width) the way so far
   A* worst_x_;  // (P·d, width), with Keep::worst
-  A* worst_f_;  // (heads, width), with Keep::worst
-  A* target_;   // (heads, width) for squared; (width) labels otherwise
-  Lanes<A> radius_, step_;
-  Lanes<A> factor_;     // the direction is factor · g
-  Lanes<A, A> finite_;  // 0 for rows that have met a number that is none
-  Lanes<A, A> margin_, worst_margin_;
 
   BK_HD std::int64_t size() const { return evaluation.layer.size(); }
-  BK_HD std::int64_t heads() const { return evaluation.layer.heads; }
   BK_HD std::int64_t width() const { return evaluation.width(); }
-  BK_HD std::int64_t row() const { return network_ * problem_.x0.count + first_; }
   BK_HD const Threat<A>& threat() const { return problem_.attack.threat; }
-  BK_HD std::int64_t target_rows() const { return threat().loss == Loss::squared ? heads() : 1; }
+  BK_HD double bound(std::int64_t i) const { return static_cast<double>(evaluation.sum.bound[i]); }
 
-  void load_targets();
-  void load_threat();
   void start_from(const A* start);
-  void find_margin();
-  void keep_worst();
-  void find_factor();
-  void find_cotangent();
-  void cross_entropy_cotangent(std::int64_t column);
-  void squared_cotangent(std::int64_t column);
-  bool moves(std::int64_t i, double norm) const;
-  double step_per_gradient(std::int64_t i, double norm, double unit) const;
   void move_l2(const Lanes<A>& norms);
   void move_linf(const Lanes<A>& norms);
   void place(const Lanes<A, A>& scale, const Lanes<A, A>& moved, bool boxed);
