@@ -24,6 +24,13 @@ enum class Floor : std::int32_t { added, clipped, squared };
 // last: the final iterate. worst: the iterate x_0 … x_K with the least margin, the earliest of equals.
 enum class Keep : std::int32_t { last, worst };
 
+// How an l2 attack is computed; all are exact. csrc/plan chooses.
+enum class Algorithm : std::int32_t {
+  dense,        // in input space: two products with W per step
+  half_sparse,  // piecewise-linear φ, one head: one product per step, the gradient follows the gates that flip
+  gram,         // in neuron space: one product with W before and one after all steps
+};
+
 // A number for all rows, or one per row.
 template <class A> struct PerRow {
   const A* values;  // null: `value` for all
@@ -43,6 +50,7 @@ template <class A> struct Threat {
   PerRow<A> step;      // η ≥ 0
   std::int64_t steps;  // K ≥ 0
   A box_lo, box_hi;    // x is clamped to [lo, hi] after the projection; −∞, +∞ for none
+  bool stop_early = false;  // a row rests at its first iterate whose margin is not positive
 };
 
 // One attack on every row of every network. Rows are numbered network·n + sample.
@@ -51,10 +59,12 @@ template <class A> struct Attack {
   const A* target;            // (rows, heads) targets for squared; (rows) labels ±1 for margin with one head; else null
   const std::int64_t* label;  // (rows) class indices for margin with several heads; else null
   const A* start;             // (rows, P·d) the first iterate, projected on the ball; null: start at x0
+  Algorithm algorithm = Algorithm::dense;
+  const A* gram = nullptr;  // (networks, m, m) W Wᵀ where it is known already; for Algorithm::gram
 };
 
 template <class A> struct AttackResult {
-  A* x;           // (rows, P·d)
+  A* x;           // (rows, P·d), or null: only margins are asked for
   A* logits;      // (rows, heads)
   A* margin;      // (rows)
   A* trajectory;  // (K + 1, rows, P·d), or null
