@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+
+from benign_kernels._build_info import set_simd_level, simd_level
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -28,6 +32,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Runs the test on the CPU and, marked gpu, on CUDA."""
     return torch.device(request.param)
+
+
+@pytest.fixture(params=["v4", "v3", "base"])
+def each_simd_level(request: pytest.FixtureRequest, device: torch.device) -> Iterator[None]:
+    """Runs the test with the CPU kernels of every level that this machine has; on a GPU once."""
+    before = simd_level()
+    if device.type != "cpu" and request.param != "base":
+        pytest.skip("there are no levels on a GPU")
+    try:
+        set_simd_level(request.param)
+    except ValueError:
+        pytest.skip(f"this machine has no {request.param}")
+    yield
+    set_simd_level(before)
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import mpmath
 import pytest
 import torch
 
+import benign_kernels as bk
 from benign_kernels.activation import (
     GELU,
     Activation,
@@ -92,7 +93,9 @@ def test_value_and_derivatives_are_accurate(phi, order):
             assert abs(value - want) <= 16 * 2.0**-53 * max(abs(want), 1.0), (h, value, want)
 
 
-@pytest.mark.parametrize("phi", [Tanh(), Sigmoid(), Erf(), SiLU(), Softplus(2.0), SmoothLeakyReLU(0.0, 1.0)], ids=repr)
+@pytest.mark.parametrize(
+    "phi", [Tanh(), Sigmoid(), Erf(), GELU(), SiLU(), Softplus(2.0), SmoothLeakyReLU(0.0, 1.0)], ids=repr
+)
 def test_the_left_tail_of_the_derivative_keeps_its_relative_accuracy(phi):
     points = [-4.0, -5.0, -12.0, -17.5]
     got = phi.first(torch.tensor(points, dtype=torch.float64)).tolist()
@@ -100,6 +103,22 @@ def test_the_left_tail_of_the_derivative_keeps_its_relative_accuracy(phi):
         for h, value in zip(points, got, strict=True):
             # exp(-h²) loses h² roundoffs: 17.5² of them.
             assert value == pytest.approx(float(exact(phi, h, 1)), rel=512 * 2.0**-53, abs=0), h
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_the_kernels_keep_the_left_tail_of_gelu(dtype, device, each_simd_level):
+    """1 + erf is all rounding there: torch's own float32 gelu is 0 from h = -5.6 on."""
+    h = torch.linspace(-12, 12, 481, dtype=dtype)
+    one = torch.ones(1, dtype=dtype, device=device)
+    value, first = bk.two_layer_value_and_grad(h.to(device)[:, None], one[None], one, activation="gelu")
+    roundoff = torch.finfo(dtype).eps / 2
+    with mpmath.workdps(50):
+        for t, got, slope in zip(h.tolist(), value.tolist(), first[:, 0].tolist(), strict=True):
+            cdf, bell = mpmath.erfc(-t / mpmath.sqrt(2)) / 2, t * mpmath.npdf(t)
+            # h·sqrt(1/2) is rounded twice and squared, and its square is rounded: 2·h² and h²/2. The rest are few.
+            limit = (8 + 2.5 * t * t) * roundoff
+            assert abs(got - t * cdf) <= limit * abs(t * cdf), t
+            assert abs(slope - cdf - bell) <= limit * (cdf + abs(bell)), t
 
 
 @every_activation

@@ -1,5 +1,6 @@
-// exp, log1p, tanh, erf and pow of SIMD vectors, for the activations: within 2 units in the last place (tanh and erf
-// 3), with infinities, NaN and denormal results as in the C library.
+// exp, log1p, tanh, erf, erfc and pow of SIMD vectors, for the activations: within 2 units in the last place (tanh and
+// erf 3; erfc 3, and h² more in its tail, where h² is rounded), with infinities, NaN and denormal results as in the C
+// library.
 //
 // Coefficients are Chebyshev fits made for this file at 60 digits (mpmath.chebyfit of the named function over the named
 // interval); their error is below a tenth of the rounding error.
@@ -126,36 +127,57 @@ template <class A> BK_HD Vec<A> tanh(Vec<A> h) {
   return copy_sign(-t / (V(2) + t), h);
 }
 
-// |h| < 1: h · series(h²). Beyond: 1 − exp(−h²) · erfcx(|h|), erfcx as a series in (|h| − K) / (|h| + K).
-template <class A> BK_HD Vec<A> erf(Vec<A> h) {
+// erf(h) where |h| < ½, as h · series(h²), and erfc(|h|) beyond, as exp(−h²) · series(t) / (|h| + K) with
+// t = (|h| − K) / (|h| + K): each accurate to its last places, so that erfc is so in its tail.
+template <class A> struct SplitErf {
+  Mask<A> small;
+  Vec<A> inner, outer;
+};
+
+template <class A> BK_HD SplitErf<A> split_erf(Vec<A> h) {
   using V = Vec<A>;
+  constexpr double kCentre = sizeof(A) == sizeof(float) ? 3.0 : 4.5;
+  constexpr double kZero = sizeof(A) == sizeof(float) ? 10.5 : 28.0;  // erfc is 0 from here on
   const V size = absolute(h);
-  V inner, outer;
+  const V clipped = select(size > V(kZero), V(kZero), size);
+  const V scale = V(1) / (clipped + V(kCentre));
+  const V t = (clipped - V(kCentre)) * scale;
+  V inner, outer;  // erf(h) / h over z = h² ≤ ¼; (h + K) · exp(h²) · erfc(h) over t, h from ½ to where erfc is 0
   if constexpr (sizeof(A) == sizeof(float)) {
-    constexpr double kInner[] = {1.1283791658483509,    -0.37612626666720334, 0.11283594715160218,
-                                 -0.026854212010626412, 0.005189087423433974, -0.000801686428716587,
-                                 7.875875062685488e-05};
-    constexpr double kOuter[] = {0.25539567631050575,   -0.4271859897684867,   0.2416582015255602,
-                                 -0.07896830612793473,  0.0037323717589395444, 0.006811140131085635,
-                                 -0.0008379754387023134};
-    const V clipped = select(size > V(4), V(4), size);  // erf is 1 from here on; K = 2
+    constexpr double kInner[] = {1.1283791656017914, -0.37612609007469805, 0.11282831428465862, -0.026757732735015517,
+                                 0.004719082567218814};
+    constexpr double kOuter[] = {1.074006907523424,      -0.8833944739510267,   0.5902282887475319,
+                                 -0.31046642669356395,   0.11952960199591198,   -0.026836146284279987,
+                                 -0.0012303281434498203, 0.0030676956967371056, -0.000475835795328269,
+                                 -0.0003094773203049665};
     inner = polynomial(h * h, kInner);
-    outer = exp(-clipped * clipped) * polynomial((clipped - V(2)) / (clipped + V(2)), kOuter);
+    outer = polynomial(t, kOuter);
   } else {
-    constexpr double kInner[] = {1.1283791670955126,      -0.37612638903183543,   0.11283791670945006,
-                                 -0.02686617064323777,    0.0052239776071164225,  -0.0008548325975389692,
-                                 0.00012055294904839707,  -1.492473690741966e-05, 1.6447424703317362e-06,
-                                 -1.6208483801871705e-07, 1.3720064546777686e-08, -7.795898827002142e-10};
-    constexpr double kOuter[] = {0.2108063640611436,      -0.37173673394897294,    0.2517131932174488,
-                                 -0.12503305237891782,    0.03992253907546523,     -0.003993701160123029,
-                                 -0.0026423659518134547,  0.0008759152875774328,   0.0002283799633257643,
-                                 -0.00012887483134837842, -3.4175718896856294e-05, 1.8596747731144528e-05,
-                                 7.499735050763299e-06,   -2.2328516517555215e-06, -1.587633893127344e-06};
-    const V clipped = select(size > V(6), V(6), size);  // K = 2.5
+    constexpr double kInner[] = {1.1283791670955126,     -0.37612638903183476,    0.11283791670925353,
+                                 -0.026866170632887928,  0.00522397737302147,     -0.0008548297753674966,
+                                 0.00012053335124353741, -1.4845849259707869e-05, 1.4725865480556744e-06};
+    constexpr double kOuter[] = {
+        1.1023632384645727,      -1.0049269806415522,    0.8339512420846503,      -0.6281259956147539,
+        0.42728027748864644,     -0.26052397656788007,   0.14074148036002973,     -0.06614072529887517,
+        0.026198967184883872,    -0.008209020036855285,  0.0017034201065280435,   -2.6846389647497363e-05,
+        -0.00014249165367700027, 5.2985128257231436e-05, -2.7358448888965754e-06, -4.846472795193394e-06,
+        1.5995576394427931e-06,  1.8604803862871336e-07, -2.257583295506473e-07,  1.3663869671840556e-08,
+        1.9833926669938244e-08,  -2.0038435444766684e-09};
     inner = polynomial(h * h, kInner);
-    outer = exp(-clipped * clipped) * polynomial((clipped - V(2.5)) / (clipped + V(2.5)), kOuter);
+    outer = polynomial(t, kOuter);
   }
-  return select(size < V(1), h * inner, copy_sign(V(1) - outer, h));
+  return {size < V(0.5), h * inner, exp(-clipped * clipped) * (outer * scale)};
+}
+
+template <class A> BK_HD Vec<A> erf(Vec<A> h) {
+  const SplitErf<A> split = split_erf(h);
+  return select(split.small, split.inner, copy_sign(Vec<A>(1) - split.outer, h));
+}
+
+template <class A> BK_HD Vec<A> erfc(Vec<A> h) {
+  using V = Vec<A>;
+  const SplitErf<A> split = split_erf(h);
+  return select(split.small, V(1) - split.inner, select(h < V(0), V(2) - split.outer, split.outer));
 }
 
 // Whole powers up to 32 by multiplication, others lane by lane through the C library.

@@ -1,8 +1,8 @@
 // Activations: value and first derivative; at a kink torch's convention. To add one: a struct, and its row in the table
 // below.
 //
-// T is float, double, or a SIMD vector of either. The functions used here (select, exp, log1p, tanh, erf, pow) are
-// found for scalars below and for vectors by argument-dependent lookup (csrc/cpu/vector_math.h).
+// T is float, double, or a SIMD vector of either. The functions used here (select, exp, log1p, tanh, erf, erfc, pow)
+// are found for scalars below and for vectors by argument-dependent lookup (csrc/cpu/vector_math.h).
 #pragma once
 
 #include <cmath>
@@ -47,6 +47,8 @@ BK_HD float tanh(float h) { return ::tanhf(h); }
 BK_HD double tanh(double h) { return ::tanh(h); }
 BK_HD float erf(float h) { return ::erff(h); }
 BK_HD double erf(double h) { return ::erf(h); }
+BK_HD float erfc(float h) { return ::erfcf(h); }
+BK_HD double erfc(double h) { return ::erfc(h); }
 BK_HD float pow(float h, double q) { return ::powf(h, static_cast<float>(q)); }
 BK_HD double pow(double h, double q) { return ::pow(h, q); }
 
@@ -119,8 +121,8 @@ struct Softplus {  // log(1 + exp(βh)) / β; torch: softplus without its linear
   template <class T> BK_HD T first(T h) const { return logistic(T(sharpness) * h); }
 };
 
-// The derivatives of tanh and sigmoid keep their relative accuracy in the tails, where 1 − tanh² is all rounding:
-// the attack follows the gradient's direction however small the gradient is.
+// The derivatives of tanh, sigmoid and GELU keep their relative accuracy in the tails, where 1 − tanh² and 1 + erf are
+// all rounding: the attack follows the gradient's direction however small the gradient is.
 struct Tanh {  // torch: tanh
   template <class T> BK_HD T value(T h) const { return tanh(h); }
   template <class T> BK_HD T first(T h) const {
@@ -135,7 +137,7 @@ struct Erf {  // torch: erf
 };
 
 struct GELU {  // h Φ(h); torch: gelu
-  template <class T> BK_HD static T cdf(T h) { return T(0.5) * (T(1) + erf(h * T(0.70710678118654752440))); }
+  template <class T> BK_HD static T cdf(T h) { return T(0.5) * erfc(h * T(-0.70710678118654752440)); }
   template <class T> BK_HD T value(T h) const { return h * cdf(h); }
   template <class T> BK_HD T first(T h) const { return cdf(h) + h * T(0.39894228040143267794) * exp(T(-0.5) * h * h); }
 };
