@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,19 @@ def build_info() -> BuildInfo:
 def simd_level() -> str:
     """The instruction set that the CPU kernels use: ``"v4"`` (AVX-512), ``"v3"`` (AVX2) or ``"base"``.
 
-    It is the best of this machine, or what the environment variable ``BENIGN_KERNELS_SIMD`` names.
+    It is the best of this machine, or what the environment variable ``BENIGN_KERNELS_SIMD`` names; a ValueError where
+    that is none of this machine's, as from every op on the CPU.
     """
-    function = _native().benign_kernels_simd_level
+    level = _text(_native().benign_kernels_simd_level)
+    if level is None:
+        raise ValueError(_text(_native().benign_kernels_simd_problem))
+    return level
+
+
+def _text(function: Any) -> str | None:
     function.restype = ctypes.c_char_p
-    return function().decode()
+    text: bytes | None = function()
+    return None if text is None else text.decode()
 
 
 def set_simd_level(level: str) -> None:

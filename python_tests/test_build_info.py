@@ -42,8 +42,46 @@ def test_unknown_level_is_named_and_changes_nothing(level):
     assert simd_level() == before
 
 
-def test_environment_forces_the_level():
+def run_with_level(level, *program):
+    environment = {**os.environ, "BENIGN_KERNELS_SIMD": level}
+    return subprocess.run([sys.executable, *program], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("level", ["base", ""])
+def test_environment_forces_the_level(level, restore_level):
     program = "from benign_kernels._build_info import simd_level; print(simd_level())"
-    environment = {**os.environ, "BENIGN_KERNELS_SIMD": "base"}
-    output = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True).stdout
-    assert output.decode().strip() == "base"
+    assert run_with_level(level, "-c", program).stdout.strip() == (level or best_level())
+
+
+def best_level():
+    for level in ("v4", "v3"):
+        try:
+            set_simd_level(level)
+        except ValueError:
+            continue
+        return level
+    return "base"
+
+
+WRONG_LEVEL = r"BENIGN_KERNELS_SIMD: got 'avx9', expected a level of this machine: (v4, )?(v3, )?base"
+
+
+def test_a_wrong_level_in_the_environment_is_refused_by_every_op():
+    program = """
+import torch, benign_kernels as bk
+for attempt in range(2):
+    try:
+        bk.two_layer(torch.ones(2, 3), torch.ones(4, 3), torch.ones(4))
+    except ValueError as error:
+        print(error)
+bk._build_info.set_simd_level("base")
+print(bk.two_layer(torch.ones(2, 3), torch.ones(4, 3), torch.ones(4)).sum().item())
+"""
+    done = run_with_level("avx9", "-c", "import benign_kernels._build_info" + program)
+    assert re.fullmatch(f"({WRONG_LEVEL}\n){{2}}24.0\n", done.stdout), done
+
+
+def test_a_wrong_level_in_the_environment_is_told_by_the_command():
+    done = run_with_level("avx9", "-m", "benign_kernels.cli", "info")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.match(f"benign: {WRONG_LEVEL} ", done.stderr), done

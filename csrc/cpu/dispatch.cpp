@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <stdexcept>
+#include <string>
 
 #include "engine.h"
 #include "workspace.h"
@@ -59,25 +61,48 @@ int find_level(const char* name) {
   return -1;
 }
 
+// What BENIGN_KERNELS_SIMD names; unset or empty, the best of this machine.
 int first_level() {
   const char* wanted = std::getenv("BENIGN_KERNELS_SIMD");
-  const int named = wanted ? find_level(wanted) : -1;
-  if (named >= 0) return named;
-  return machine_has(Level::v4) ? 2 : machine_has(Level::v3) ? 1 : 0;
+  if (!wanted || !*wanted) return machine_has(Level::v4) ? 2 : machine_has(Level::v3) ? 1 : 0;
+  return find_level(wanted);
 }
 
-std::atomic<int>& current_level() {
+// -1 when BENIGN_KERNELS_SIMD names no level of this machine.
+std::atomic<int>& chosen_level() {
   static std::atomic<int> level{first_level()};
   return level;
 }
 
+Level current_level() {
+  const int level = chosen_level().load(std::memory_order_relaxed);
+  if (level < 0) throw std::invalid_argument(simd_problem());
+  return static_cast<Level>(level);
+}
+
 }  // namespace
 
-const char* simd_level() { return kLevelNames[current_level().load(std::memory_order_relaxed)]; }
+const char* simd_level() {
+  const int level = chosen_level().load(std::memory_order_relaxed);
+  return level < 0 ? nullptr : kLevelNames[level];
+}
+
+const char* simd_problem() {
+  static const std::string text = [] {
+    std::string levels;
+    for (const char* name : kLevelNames) {
+      if (find_level(name) >= 0) levels = std::string(name) + (levels.empty() ? "" : ", ") + levels;
+    }
+    const char* wanted = std::getenv("BENIGN_KERNELS_SIMD");
+    return "BENIGN_KERNELS_SIMD: got '" + std::string(wanted ? wanted : "") +
+           "', expected a level of this machine: " + levels;
+  }();
+  return text.c_str();
+}
 
 bool set_simd_level(const char* level) {
   const int named = level ? find_level(level) : -1;
-  if (named >= 0) current_level().store(named, std::memory_order_relaxed);
+  if (named >= 0) chosen_level().store(named, std::memory_order_relaxed);
   return named >= 0;
 }
 
@@ -125,14 +150,14 @@ void run_tasks(const Parallel& run, std::int64_t tasks, void (*body)(void*, std:
 // ---- engine.h, forwarded --------------------------------------------------------------------------------------------
 
 #if defined(__x86_64__)
-#define BK_AT_LEVEL(call)                                                        \
-  switch (static_cast<Level>(current_level().load(std::memory_order_relaxed))) { \
-    case Level::v4: return v4::call;                                             \
-    case Level::v3: return v3::call;                                             \
-    default: return base::call;                                                  \
+#define BK_AT_LEVEL(call)            \
+  switch (current_level()) {         \
+    case Level::v4: return v4::call; \
+    case Level::v3: return v3::call; \
+    default: return base::call;      \
   }
 #else
-#define BK_AT_LEVEL(call) return base::call;
+#define BK_AT_LEVEL(call) return static_cast<void>(current_level()), base::call;
 #endif
 
 template <class T>

@@ -5,4 +5,6 @@
 
 BK_EXPORT const char* benign_kernels_simd_level() { return bk::cpu::simd_level(); }
 
+BK_EXPORT const char* benign_kernels_simd_problem() { return bk::cpu::simd_problem(); }
+
 BK_EXPORT bool benign_kernels_set_simd_level(const char* level) { return bk::cpu::set_simd_level(level); }
