@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import operator
 from collections.abc import Sequence
@@ -82,11 +83,14 @@ def readable(t: Tensor) -> bool:
     )
 
 
-def not_negative(name: str, value: float | Tensor) -> None:
+def not_negative(name: str, value: float | Tensor, *, finite: bool = False) -> None:
     if isinstance(value, Tensor):
-        if not readable(value) or bool((value >= 0).all()):
+        if not readable(value):
             return
-        value = value[~(value >= 0)].flatten()[0].item()
-    elif value >= 0:
+        wrong = value[~((value >= 0) & (value.isfinite() | (not finite)))]
+        if not wrong.numel():
+            return
+        value = wrong[0].item()
+    elif value >= 0 and not (finite and math.isinf(value)):
         return
-    raise ValueError(f"{name}: got {value:.15g}, expected a number ≥ 0")
+    raise ValueError(f"{name}: got {value:.15g}, expected a {'finite ' if finite else ''}number ≥ 0")

@@ -110,7 +110,7 @@ def l2_pgd(
         activation: a name or an object of :mod:`benign_kernels.activation`.
         patches: P; a sample is P patches of length d, f sums over them.
         radius: ε ≥ 0, a number or one per sample; ``inf`` for no projection.
-        step: η ≥ 0, a number or one per sample; 2.5·ε/steps by default.
+        step: η ≥ 0, a finite number or one per sample; 2.5·ε/steps by default.
         steps: K ≥ 0.
         loss: ``"margin"``, any monotone loss of it (for k heads the scale-free cross-entropy), or ``"squared"``.
         direction: ``"exact"``, free of the loss's saturation; or the loss gradient as ``"torchattacks"``, ``"foolbox"``
@@ -322,7 +322,7 @@ def _checked(budget: _Budget, algorithm: str) -> _Budget:
     step = None
     if budget.step is not None:
         step = _arguments.number_or_tensor("step", budget.step, "sample")
-        _arguments.not_negative("step", step)
+        _arguments.not_negative("step", step, finite=True)
     steps = _arguments.integer("steps", budget.steps, 0)
     restarts = _arguments.integer("restarts", budget.restarts, 1)
     if restarts > 1 and _infinite(radius):

@@ -131,7 +131,8 @@ def l2_pgd_step(x: Tensor, origin: Tensor, grad: Tensor, *, step: float | Tensor
 
     Args:
         x, origin, grad: (..., d), of one dtype.
-        step, radius: η and ε, a number or one per row (...); an infinite radius projects nothing.
+        step, radius: η and ε, a number ≥ 0 or one per row (...); an infinite radius projects nothing, an infinite step
+            is refused.  On other devices than the CPU, whose values are not read, it makes its row NaN.
 
     The result is detached.  A zero gradient makes no step, gradients of 1e-30 and 1e+30 make the same; a row that is
     not finite is NaN in the result and touches no other.

@@ -141,11 +141,17 @@ OF_EVERY_STEP = [
     ({"origin": None}, TypeError, r"^origin: got NoneType, expected a tensor$"),
     ({"grad": ones(3)}, ValueError, r"^grad: got shape \(3,\), expected \(4, 3\)$"),
     ({"grad": None}, TypeError, r"^grad: got NoneType, expected a tensor$"),
-    ({"step": -0.1}, ValueError, r"^step: got -0\.1, expected a number ≥ 0$"),
-    ({"step": float("nan")}, ValueError, r"^step: got nan, expected a number ≥ 0$"),
+    ({"step": -0.1}, ValueError, r"^step: got -0\.1, expected a finite number ≥ 0$"),
+    ({"step": float("nan")}, ValueError, r"^step: got nan, expected a finite number ≥ 0$"),
+    ({"step": float("inf")}, ValueError, r"^step: got inf, expected a finite number ≥ 0$"),
     ({"step": "big"}, TypeError, r"^step: got str, expected a number or a tensor of one per row$"),
     ({"step": ones(3)}, ValueError, r"^step: got shape \(3,\), expected a number or \(4,\), one per row of x$"),
-    ({"step": torch.tensor([0.1, 0.1, -2, 0.1])}, ValueError, r"^step: got -2, expected a number ≥ 0$"),
+    ({"step": torch.tensor([0.1, 0.1, -2, 0.1])}, ValueError, r"^step: got -2, expected a finite number ≥ 0$"),
+    (
+        {"step": torch.tensor([0.1, float("inf"), 0.1, 0.1])},
+        ValueError,
+        r"^step: got inf, expected a finite number ≥ 0$",
+    ),
     ({"radius": -1.0}, ValueError, r"^radius: got -1, expected a number ≥ 0$"),
     ({"radius": float("nan")}, ValueError, r"^radius: got nan, expected a number ≥ 0$"),
     ({"radius": None}, TypeError, r"^radius: got NoneType, expected a number or a tensor of one per row$"),
@@ -169,6 +175,14 @@ def test_step_arguments(name, change, error, message):
 def test_an_expanded_tensor_is_not_overwritten(name):
     with pytest.raises(ValueError, match=r"^x: got an expanded tensor, expected one with memory for each element$"):
         getattr(bk, name)(X[0].expand(4, 3), X, X, step=0.1, radius=1.0)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_a_step_that_overflows_the_dtype_is_refused(norm):
+    x = X.float()
+    with pytest.raises(ValueError, match=r"^step: got 1e\+39, expected a finite number ≥ 0$"):
+        getattr(bk, f"{norm}_pgd_step")(x, x, x, step=1e39, radius=1.0)
+    assert getattr(bk, f"{norm}_pgd_step")(x, x, x, step=0.5, radius=1e39).isfinite().all()
 
 
 def test_a_refused_call_in_place_changes_nothing():
@@ -215,7 +229,9 @@ OF_EVERY_ATTACK = [
     ({"radius": [0.5] * 5}, TypeError, rf"^radius: got list, {A_SIZE}$"),
     ({"radius": INF}, ValueError, r"^step: got None, expected a number when radius is infinite$"),
     ({"radius": torch.full((5,), INF)}, ValueError, r"^step: got None, expected a number when radius is infinite$"),
-    ({"step": -0.1}, ValueError, r"^step: got -0\.1, expected a number ≥ 0$"),
+    ({"step": -0.1}, ValueError, r"^step: got -0\.1, expected a finite number ≥ 0$"),
+    ({"step": INF}, ValueError, r"^step: got inf, expected a finite number ≥ 0$"),
+    ({"step": torch.full((5,), INF)}, ValueError, r"^step: got inf, expected a finite number ≥ 0$"),
     ({"step": "1"}, TypeError, rf"^step: got str, {A_SIZE}$"),
     ({"steps": -1}, ValueError, r"^steps: got -1, expected an integer ≥ 0$"),
     ({"steps": 2.0}, TypeError, r"^steps: got 2\.0, expected an integer ≥ 0$"),

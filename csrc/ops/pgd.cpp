@@ -82,7 +82,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pgd(
     using T = decltype(storage);
     using A = Compute<T>;
     expect_sizes<A>("radius", radii, radius);
-    expect_sizes<A>("step", rates, step);
+    expect_sizes<A>("step", rates, step, Size::finite);
     check_labels<A>(labels, loss_kind, problem.heads);
     const auto in = operands<T>(problem, x0, arguments);
     const Threat<A> threat{named<Norm>("norm", norm, kNorms),

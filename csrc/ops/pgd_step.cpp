@@ -39,7 +39,7 @@ void launch(const Engine& engine, Norm norm, const StepArguments& in, const Tens
   const ScalarType dtype = out.scalar_type();
   const Tensor origin = dense(in.origin, dtype), grad = dense(in.grad, dtype);
   const auto step_rows = dense(in.step_rows, dtype), radius_rows = dense(in.radius_rows, dtype);
-  expect_sizes<A>("step", step_rows, in.step);
+  expect_sizes<A>("step", step_rows, in.step, Size::finite);
   expect_sizes<A>("radius", radius_rows, in.radius);
   const Shape shape = shape_of(in.x);
   engine.pgd_step(norm, PgdStep<A>{data<A>(x),

@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -60,11 +61,16 @@ void expect_each(const char* argument, const Tensor& tensor, const char* expecte
   }
 }
 
-// A radius or a step size: one number per row. `rows` is dense where given.
-template <class A> void expect_sizes(const char* argument, const std::optional<Tensor>& rows, double number) {
-  constexpr const char* kExpected = "a number ≥ 0";
-  if (rows) expect_each<A>(argument, *rows, kExpected, [](A value) { return value >= 0; });
-  else if (!(number >= 0)) reject(argument, "got " + text(number) + ", expected " + kExpected);
+// A radius, which may be infinite, or a step, which may not: one number per row. `rows` is dense where given.
+enum class Size { any, finite };
+
+template <class A>
+void expect_sizes(const char* argument, const std::optional<Tensor>& rows, double number, Size accepted = Size::any) {
+  const char* expected = accepted == Size::any ? "a number ≥ 0" : "a finite number ≥ 0";
+  const A largest = accepted == Size::any ? std::numeric_limits<A>::infinity() : std::numeric_limits<A>::max();
+  const auto valid = [largest](A value) { return value >= 0 && value <= largest; };
+  if (rows) expect_each<A>(argument, *rows, expected, valid);
+  else if (!valid(static_cast<A>(number))) reject(argument, "got " + text(number) + ", expected " + expected);
 }
 
 // Calls visit(T{}) with the storage type of a network.
