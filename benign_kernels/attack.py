@@ -104,6 +104,7 @@ def l2_pgd(
     Args:
         x0: (..., n, P·d) samples.  With batched networks, (*S, n, P·d), or (n, P·d) shared by all.
         y: (..., n) labels ±1 for one head; class indices for k heads; targets shaped like f for ``loss="squared"``.
+            One more dimension, of size 1, is dropped.
         W: (*S, m, d) first layers of independent networks S (usually none: (m, d)).
         a: (*S, m) one head, or (*S, k, m).
         bias, head_bias: (*S, m); (*S,) or (*S, k).
@@ -262,6 +263,7 @@ def _targets(y: Any, rows: tuple[int, ...], heads: int | None, loss: str, like: 
         raise ValueError(f"y: is on {y.device}, expected {like['device']}, where x0 is")
     classes = loss == "margin" and heads is not None and heads > 1
     shape = rows if loss == "margin" or heads is None else (*rows, heads)
+    y = y.squeeze(-1) if y.shape == (*shape, 1) else y
     try:
         y = y.expand(shape)
     except RuntimeError:

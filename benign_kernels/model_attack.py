@@ -55,7 +55,7 @@ def attack_model(
     Args:
         model: maps x to logits: (n,) or (n, 1) one logit, (n, k) several.
         x: (n, ...) samples of any shape; the ball is taken over everything but n.
-        y: (n,) labels. Several logits: class indices. One logit: ±1 or 0/1, see ``labels``.
+        y: (n,) or (n, 1) labels. Several logits: class indices. One logit: ±1 or 0/1, see ``labels``.
         norm: "l2" or "linf".
         labels: how to read y – "signs" (±1), "binary" (0/1, or bool), "classes". By default what the model class says
             in an attribute ``label_convention`` (`TwoLayerNet` says "signs"); else class indices for several logits,
@@ -113,8 +113,6 @@ def _attack_view(
         shape = networks + rows.shape[-2:-1] if networks else rows.shape[:-1]
         shared = bool(networks) and y.shape == shape[-1:]
         y = read_labels(y.expand(shape) if shared else y, view.heads or 1, convention, shape)
-    elif view.heads is None and y.ndim == rows.ndim and y.shape[-1] == 1:
-        y = y[..., 0]
     keywords = {**budget._asdict(), **view.keywords(), "algorithm": algorithm}
     if budget.start is not None:
         start = _arguments.tensor("start", budget.start)
@@ -152,8 +150,7 @@ def _read(y: Tensor, logits: int, rows: torch.Size, loss: str, convention: str |
 
 def read_labels(y: Tensor, logits: int, convention: str | None, rows: torch.Size) -> Tensor:
     """±1 for one logit, class indices for several, in the shape ``rows``; see ``labels`` of `attack_model`."""
-    if y.ndim == len(rows) + 1 and y.shape[-1] == 1:
-        y = y[..., 0]
+    y = y.squeeze(-1) if y.shape == (*rows, 1) else y
     if y.shape != rows:
         raise ValueError(f"y: got shape {tuple(y.shape)}, expected {tuple(rows)}, one label per sample")
     if logits == 1:

@@ -335,6 +335,19 @@ def test_regression_pushes_away_from_the_target() -> None:
         _ = attacked.success
 
 
+@pytest.mark.parametrize(("loss", "heads"), [("margin", None), ("margin", 1), ("margin", 3), ("squared", None)])
+@pytest.mark.parametrize("batch", [(), (2,)], ids=["one network", "two networks"])
+def test_labels_may_have_one_more_dimension_of_size_one(loss: str, heads: int | None, batch: tuple[int, ...]) -> None:
+    problem = make_problem(n=6, heads=heads, batch=batch)
+    y = labels(problem, loss)
+    plain, columns = (
+        bk.l2_pgd(problem.x, targets, problem.W, problem.a, radius=0.5, loss=loss) for targets in (y, y[..., None])
+    )
+    assert torch.equal(columns.x, plain.x)
+    with pytest.raises(ValueError, match="y: got shape"):
+        bk.l2_pgd(problem.x, y[..., None].expand(*y.shape, 2), problem.W, problem.a, radius=0.5, loss=loss)
+
+
 def test_numpy_arrays_are_accepted() -> None:
     x, y, W, a = sample()
     arrays = bk.l2_pgd(x.numpy(), y.numpy(), W.numpy(), a.numpy(), radius=0.5)
