@@ -130,7 +130,8 @@ def l2_pgd_step(x: Tensor, origin: Tensor, grad: Tensor, *, step: float | Tensor
     .. math:: x' = \Pi_{B(x_0, \epsilon)}\bigl(x + \eta\, g / \lVert g\rVert\bigr)
 
     Args:
-        x, origin, grad: (..., d), of one dtype.
+        x, origin, grad: (..., d), of one dtype: float32, float64, or bfloat16 (computed in float32).  Under autocast
+            too the step is made in x's dtype; a gradient of another dtype is then converted to it.
         step, radius: η and ε, a number ≥ 0 or one per row (...); an infinite radius projects nothing, an infinite step
             is refused.  On other devices than the CPU, whose values are not read, it makes its row NaN.
 
@@ -196,6 +197,8 @@ def _pgd_step(op: Any, x: Tensor, origin: Tensor, grad: Tensor, step: float | Te
         radius_rows, radius_number = _per_row("radius", radius, x)
         if torch.is_grad_enabled() and (x.requires_grad or origin.requires_grad or grad.requires_grad):
             x, origin, grad = x.detach(), origin.detach(), grad.detach()
+        if torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled(x.device.type):
+            grad = grad.to(x.dtype)
         return op(x, origin, grad, step_rows, radius_rows, step_number, radius_number)
     except _REFUSALS as error:
         if op._schema.is_mutable and isinstance(x, Tensor) and torch._debug_has_internal_overlap(x) == 1:

@@ -236,6 +236,22 @@ def test_the_result_is_detached(norm, device):
     assert torch.equal(x.detach(), plain)
 
 
+@pytest.mark.parametrize("of_grad", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+@both_norms
+def test_autocast_steps_in_the_dtype_of_x(norm, of_grad, device):
+    x, origin, grad = sample((5, 9), torch.float32, device)
+    grad = grad.to(of_grad)
+    want = step_of(norm)(x, origin, grad.float(), step=0.3, radius=0.2)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        got = step_of(norm)(x, origin, grad, step=0.3, radius=0.2)
+        in_place_of(norm)(x, origin, grad, step=0.3, radius=0.2)
+    assert got.dtype == torch.float32
+    assert torch.equal(got, want)
+    assert torch.equal(x, want)
+    with pytest.raises(ValueError, match="grad: got dtype"):
+        step_of(norm)(x, origin, grad, step=0.3, radius=0.2)
+
+
 def test_an_in_place_step_is_noticed_by_a_backward_that_needs_the_old_value(device):
     x = torch.ones(2, 2, device=device, requires_grad=True)
     y = x * 1
