@@ -148,42 +148,45 @@ def _read(y: Tensor, logits: int, rows: torch.Size, loss: str, convention: str |
     return y if y.is_floating_point() else y.float()
 
 
-def read_labels(y: Tensor, logits: int, convention: str | None, rows: torch.Size) -> Tensor:
-    """±1 for one logit, class indices for several, in the shape ``rows``; see ``labels`` of `attack_model`."""
+def read_labels(y: Tensor, logits: int, convention: str | None, rows: torch.Size, name: str = "y") -> Tensor:
+    """±1 for one logit, class indices for several, in the shape ``rows``; see ``labels`` of `attack_model`.
+
+    ``name`` is what the caller calls y.
+    """
     y = y.squeeze(-1) if y.shape == (*rows, 1) else y
     if y.shape != rows:
-        raise ValueError(f"y: got shape {tuple(y.shape)}, expected {tuple(rows)}, one label per sample")
+        raise ValueError(f"{name}: got shape {tuple(y.shape)}, expected {tuple(rows)}, one label per sample")
     if logits == 1:
-        return _signs(y, convention)
+        return _signs(y, convention, name)
     if convention == "signs" and logits == 2:
-        _check_values(y, (-1, 1))
+        _check_values(name, y, (-1, 1))
         y = torch.where(y == 1, 1, torch.where(y == -1, 0, -1))
     elif convention == "binary" and logits == 2:
-        _check_values(y, (0, 1))
+        _check_values(name, y, (0, 1))
     elif convention not in (None, "classes"):
         raise ValueError(f"labels: got {convention!r} for {logits} logits, expected 'classes' or None")
     elif y.is_floating_point():
-        raise TypeError(f"y: got {y.dtype}, expected class indices (int64) for a model of {logits} logits")
+        raise TypeError(f"{name}: got {y.dtype}, expected class indices (int64) for a model of {logits} logits")
     elif _arguments.readable(y) and ((y < 0) | (y >= logits)).any():
-        raise ValueError(f"y: got labels from {y.min()} to {y.max()}, expected classes 0 … {logits - 1}")
+        raise ValueError(f"{name}: got labels from {y.min()} to {y.max()}, expected classes 0 … {logits - 1}")
     return y.long()
 
 
-def _signs(y: Tensor, convention: str | None) -> Tensor:
+def _signs(y: Tensor, convention: str | None, name: str) -> Tensor:
     """Labels of a one-logit model as ±1."""
     if convention == "classes":
         raise ValueError("labels: got 'classes' for a model of one logit, expected 'signs' or 'binary'")
     if convention is None:
         convention = "binary" if y.dtype == torch.bool or not bool((y == -1).any()) else "signs"
-    _check_values(y, (0, 1) if convention == "binary" else (-1, 1))
+    _check_values(name, y, (0, 1) if convention == "binary" else (-1, 1))
     y = y.to(torch.float32) if not y.is_floating_point() else y
     return 2 * y - 1 if convention == "binary" else y
 
 
-def _check_values(y: Tensor, accepted: tuple[int, int]) -> None:
+def _check_values(name: str, y: Tensor, accepted: tuple[int, int]) -> None:
     """Where labels are not read, a wrong one makes its row NaN."""
     if not _arguments.readable(y):
         return
     wrong = y[(y != accepted[0]) & (y != accepted[1])]
     if wrong.numel():
-        raise ValueError(f"y: got the label {wrong.flatten()[0].item()}, expected {accepted[0]} or {accepted[1]}")
+        raise ValueError(f"{name}: got the label {wrong.flatten()[0].item()}, expected {accepted[0]} or {accepted[1]}")

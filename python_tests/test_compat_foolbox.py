@@ -1,5 +1,6 @@
 """compat.foolbox agrees with foolbox, and is free of its side effects."""
 
+import math
 import warnings
 
 import pytest
@@ -238,6 +239,23 @@ def test_one_logit_models_report_success_by_sign():
         _, clipped, success = ours.attacks.L2PGD()(fmodel, x, labels, epsilons=3.0)
         assert torch.equal(success, (fmodel(clipped)[:, 0] > 0).long() != y)
         assert success.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "epsilon", "error", "message"),
+    [
+        ({}, -1.0, ValueError, r"^epsilons: got -1, expected a finite number ≥ 0$"),
+        ({"abs_stepsize": 0.1}, -1.0, ValueError, r"^epsilons: got -1, expected a number ≥ 0$"),
+        ({"rel_stepsize": -0.1}, 0.5, ValueError, r"^rel_stepsize: got -0\.1, expected a finite number ≥ 0$"),
+        ({"abs_stepsize": math.inf}, 0.5, ValueError, r"^abs_stepsize: got inf, expected a finite number ≥ 0$"),
+        ({"steps": -1}, 0.5, ValueError, r"^steps: got -1, expected an integer ≥ 0$"),
+    ],
+)
+@pytest.mark.parametrize("name", ["L2PGD", "LinfPGD"])
+def test_errors_have_the_names_of_the_constructor(name, change, epsilon, error, message):
+    fmodel, (x, y) = wrapped(), images()
+    with pytest.raises(error, match=message):
+        getattr(ours.attacks, name)(**change)(fmodel, x, y, epsilons=epsilon)
 
 
 def test_errors_say_what_was_wrong():

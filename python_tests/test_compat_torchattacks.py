@@ -1,5 +1,6 @@
 """compat.torchattacks agrees with torchattacks, and is free of its side effects."""
 
+import math
 import warnings
 
 import pytest
@@ -290,3 +291,39 @@ def test_repr_modes_and_what_is_missing(capsys):
         attack.save(None)
     with pytest.raises(TypeError, match="labels"):
         attack(images()[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "error", "message"),
+    [
+        ("PGDL2", {"eps": -1}, ValueError, r"^eps: got -1, expected a number ≥ 0$"),
+        ("PGDL2", {"alpha": math.inf}, ValueError, r"^alpha: got inf, expected a finite number ≥ 0$"),
+        ("PGDL2", {"steps": -1}, ValueError, r"^steps: got -1, expected an integer ≥ 0$"),
+        ("PGDL2", {"eps": "big"}, TypeError, r"^eps: got 'big', expected a number ≥ 0$"),
+        ("PGD", {"eps": math.nan}, ValueError, r"^eps: got nan, expected a number ≥ 0$"),
+        ("PGD", {"steps": 1.5}, TypeError, r"^steps: got 1\.5, expected an integer ≥ 0$"),
+        ("FGSM", {"eps": math.inf}, ValueError, r"^eps: got inf, expected a finite number ≥ 0$"),
+        ("FFGSM", {"alpha": -0.5}, ValueError, r"^alpha: got -0\.5, expected a finite number ≥ 0$"),
+        ("RFGSM", {"alpha": -0.5}, ValueError, r"^alpha: got -0\.5, expected a finite number ≥ 0$"),
+        ("BIM", {"eps": -1}, ValueError, r"^eps: got -1, expected a number ≥ 0$"),
+    ],
+)
+def test_errors_have_the_names_of_the_constructor(name, change, error, message):
+    x, y = images()
+    attack = getattr(ours, name)(classifier())
+    for key, value in change.items():
+        setattr(attack, key, value)
+    with pytest.raises(error, match=message):
+        attack(x, y)
+
+
+def test_errors_name_the_images_and_the_labels():
+    attack, (x, y) = ours.PGDL2(classifier()), images()
+    with pytest.raises(ValueError, match=r"^images: got shape .*, expected samples of \d+ numbers each$"):
+        attack(x[..., 1:], y)
+    with pytest.raises(ValueError, match=r"^images: got dtype torch\.float32, expected torch\.float64"):
+        attack(x.float(), y)
+    with pytest.raises(ValueError, match=r"^labels: got labels from .* to 99, expected classes 0 … "):
+        attack(x, torch.full_like(y, 99))
+    with pytest.raises(ValueError, match=r"^labels: got shape \(2,\), expected "):
+        attack(x, y[:2])

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .. import _arguments
 from .._library import ops
 from ..attack import DirectionRule
 from ..gradient_attack import STEPS, floored_step, loss_cotangent, value_and_grad
@@ -67,32 +68,69 @@ class Recipe:
         return -size if self.targeted else size
 
 
+class Names(NamedTuple):
+    """What a library calls the points and the labels, for messages."""
+
+    x: str
+    y: str
+
+
+def expect_size(name: str, value: Any, *, finite: bool = False) -> None:
+    """Refuses what is no radius or, with ``finite``, no step."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: got {value!r}, expected a number ≥ 0") from None
+    _arguments.not_negative(name, number, finite=finite)
+
+
 class Victim:
     """A model under attack.
 
     Args:
         model: maps points to logits.
         x: the points that will be attacked.
+        names: what the library calls the points and their labels.
         core: the module to be recognised, if not ``model`` itself.
         normalization: (mean, std), if ``model(x)`` is ``core((x − mean) / std)``; broadcast against x.
     """
 
     def __init__(
-        self, model: Any, x: Tensor, *, core: Any = None, normalization: tuple[Tensor, Tensor] | None = None
+        self,
+        model: Any,
+        x: Tensor,
+        names: Names,
+        *,
+        core: Any = None,
+        normalization: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        self.model = model
+        self.model, self.names = model, names
         found = recognise(model if core is None else core)
         if isinstance(found, TwoLayerView) and found.W.ndim > 2:
             found = "it is a batch of networks"
-        if isinstance(found, TwoLayerView) and x.shape[1:].numel() != found.input_size:
-            raise ValueError(f"got samples of shape {tuple(x.shape[1:])}, expected {found.input_size} numbers each")
+        if isinstance(found, TwoLayerView):
+            _expect_points(found, x, names.x)
         if isinstance(found, TwoLayerView) and normalization is not None:
             found = _normalized(found, *(t.expand(1, *x.shape[1:]).flatten() for t in normalization))
         self.found = found
+        self.rows = x.shape[:1]
 
     def read(self, labels: Tensor, logits: int) -> Tensor:
         """Class indices; for one logit whichever of ±1 and 0/1 they are."""
-        return read_labels(labels, logits, None, labels.shape[:1])
+        return read_labels(labels, logits, None, self.rows, name=self.names.y)
+
+
+def _expect_points(view: TwoLayerView, x: Tensor, name: str) -> None:
+    if x.shape[1:].numel() != view.input_size:
+        raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected samples of {view.input_size} numbers each")
+    computed = torch.float32 if view.W.dtype == torch.bfloat16 else view.W.dtype
+    if _computed_in(x) != computed:
+        raise ValueError(f"{name}: got dtype {x.dtype}, expected {computed}, in which the model is computed")
+
+
+def _computed_in(x: Tensor) -> torch.dtype:
+    """A half-precision iterate cannot hold a small step."""
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
 
 
 def _normalized(view: TwoLayerView, mean: Tensor, std: Tensor) -> TwoLayerView | str:
@@ -109,7 +147,7 @@ def _normalized(view: TwoLayerView, mean: Tensor, std: Tensor) -> TwoLayerView |
 def attack(victim: Victim, x: Tensor, labels: Tensor, recipe: Recipe, start: Tensor | None = None) -> Tensor:
     """x_K, shaped like x: the steps of ``recipe`` from ``start``, or from x."""
     view = victim.found
-    dtype = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    dtype = _computed_in(x)
     origin = x.flatten(1).to(dtype)
     first = origin if start is None else start.flatten(1).to(dtype)
     if isinstance(view, TwoLayerView):

@@ -17,12 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import _arguments
 from ..attack import DIRECTIONS
 from . import _engine
 
 __all__ = ["fast_gradient_method", "projected_gradient_descent"]
 
 _RULE = DIRECTIONS["cleverhans"]
+_NAMES = _engine.Names("x", "y")
 
 
 def projected_gradient_descent(
@@ -58,6 +60,8 @@ def projected_gradient_descent(
             raise ValueError(f"{name} must be greater than or equal to 0, got {value} instead")
         if value == 0:
             return x
+    _engine.expect_size("eps_iter", eps_iter, finite=True)
+    _arguments.integer("nb_iter", nb_iter, 0)
     if eps_iter > eps:
         raise AssertionError((eps_iter, eps))
     box = _box(clip_min, clip_max, needed=nb_iter > 0)
@@ -73,7 +77,7 @@ def projected_gradient_descent(
         start = start.clamp(clip_min, clip_max)
     name = "l2" if norm == 2 else "linf"
     recipe = _engine.Recipe(name, eps, eps_iter, nb_iter, _RULE, box, targeted, box_before_projection=box is not None)
-    return _engine.attack(_engine.Victim(model_fn, x), x, _labels(model_fn, x, y), recipe, start)
+    return _engine.attack(_engine.Victim(model_fn, x, _NAMES), x, _labels(model_fn, x, y), recipe, start)
 
 
 def _random_start(x: Tensor, eps: float, norm: float, width: float) -> Tensor:
@@ -112,17 +116,18 @@ def fast_gradient_method(
         raise ValueError(f"eps must be greater than or equal to 0, got {eps} instead")
     if eps == 0:
         return x
+    _engine.expect_size("eps", eps, finite=True)
     box = _box(clip_min, clip_max, needed=True)
     x = x.detach()
     if sanity_checks and not _in_range(x, clip_min, clip_max):
         raise AssertionError("x must lie in [clip_min, clip_max]")
     recipe = _engine.Recipe("l2" if norm == 2 else "linf", torch.inf, eps, 1, _RULE, box, targeted)
-    return _engine.attack(_engine.Victim(model_fn, x), x, _labels(model_fn, x, y), recipe)
+    return _engine.attack(_engine.Victim(model_fn, x, _NAMES), x, _labels(model_fn, x, y), recipe)
 
 
 def _box(clip_min: float | None, clip_max: float | None, needed: bool) -> tuple[float, float] | None:
     if clip_min is not None and clip_max is not None:
-        if clip_min > clip_max:
+        if not clip_min <= clip_max:
             raise ValueError(
                 f"clip_min must be less than or equal to clip_max, got clip_min={clip_min} and clip_max={clip_max}"
             )

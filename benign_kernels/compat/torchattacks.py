@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import _arguments
 from ..attack import DirectionRule
 from ..gradient_attack import evaluation_mode
 from . import _engine
@@ -27,6 +28,7 @@ from . import _engine
 __all__ = ["BIM", "FFGSM", "FGSM", "PGD", "PGDL2", "RFGSM", "Attack"]
 
 _BOX = (0.0, 1.0)
+_NAMES = _engine.Names("images", "labels")
 
 
 class Attack:
@@ -202,12 +204,21 @@ class Attack:
         """The recipe's attack on images on the device; targets are drawn before the start, as torchattacks does."""
         if labels is None:
             raise TypeError("labels: got None, expected class indices")
+        self._check_budget()
         labels = labels.detach().to(images.device)
         if self.targeted:
             labels = self.get_target_label(images, labels)
         normalization = None if self.normalization_used is None else self._mean_and_std(images)
-        victim = _engine.Victim(self.get_logits, images, core=self.model, normalization=normalization)
+        victim = _engine.Victim(self.get_logits, images, _NAMES, core=self.model, normalization=normalization)
         return _engine.attack(victim, images, labels, recipe, None if start is None else start(images))
+
+    def _check_budget(self) -> None:
+        """By the names of the constructors' arguments; they may have been set since."""
+        settings = vars(self)
+        _engine.expect_size("eps", self.eps, finite="alpha" not in settings)  # which is then the step
+        if "alpha" in settings:
+            _engine.expect_size("alpha", settings["alpha"], finite=True)
+        _arguments.integer("steps", settings.get("steps", 1), 0)
 
     def _linf(self, radius: float, step: float, steps: int) -> _engine.Recipe:
         return _engine.Recipe("linf", radius, step, steps, DirectionRule("loss", mean=True), _BOX, self.targeted)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ... import _arguments
 from ...attack import DIRECTIONS
 from .. import _engine
 from .criteria import read_criterion
@@ -100,6 +101,11 @@ class Attack:
                 f"inputs: got values from {x.min()} to {x.max()}, expected them in the bounds {lower} to {upper}"
             )
         labels, targeted = read_criterion(criterion)
+        relative = self.abs_stepsize is None
+        name = "rel_stepsize" if relative else "abs_stepsize"
+        _engine.expect_size("epsilons", epsilon, finite=relative)
+        _engine.expect_size(name, getattr(self, name), finite=True)
+        _arguments.integer("steps", self.steps, 0)
         step = self.rel_stepsize * epsilon if self.abs_stepsize is None else self.abs_stepsize
         start = self.get_random_start(x, epsilon).clamp(lower, upper) if self.random_start else None
         rule = DIRECTIONS["foolbox"]

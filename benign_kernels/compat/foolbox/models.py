@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from .. import _engine
 
+_NAMES = _engine.Names("inputs", "criterion")
+
 
 class Bounds(NamedTuple):
     lower: float
@@ -129,11 +131,11 @@ def victim(fmodel: Any, x: Tensor) -> _engine.Victim:
         module = inspect.getclosurevars(fmodel._model).nonlocals["model"]
         mean, std, flip = (getattr(part, "raw", part) for part in fmodel._preprocess_args)
     else:
-        return _engine.Victim(fmodel, x)
+        return _engine.Victim(fmodel, x, _NAMES)
     if flip is not None:
-        return _engine.Victim(fmodel, x)
+        return _engine.Victim(fmodel, x, _NAMES)
     if mean is None and std is None:
-        return _engine.Victim(fmodel, x, core=module)
+        return _engine.Victim(fmodel, x, _NAMES, core=module)
     mean = torch.zeros((), device=x.device) if mean is None else mean
     std = torch.ones((), device=x.device) if std is None else std
-    return _engine.Victim(fmodel, x, core=module, normalization=(mean, std))
+    return _engine.Victim(fmodel, x, _NAMES, core=module, normalization=(mean, std))
