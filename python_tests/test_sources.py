@@ -1,6 +1,7 @@
 """csrc/sources.txt against the tree, and the flags that it gives each source."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from _build.native import ROOT, Tools, ninja_text
+from _build.cuda import find_cuda
+from _build.native import ROOT, TORCH_TARGET, Tools, ninja_text
 from _build.sources import read_lines, read_sources
 
 # Compiled for the tests alone, by csrc/tests/CMakeLists.txt.
@@ -64,7 +66,7 @@ def test_only_ops_see_torch(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake")
-def test_cmake_compiles_the_same_sources_as_often(tmp_path):
+def test_cmake_compiles_the_same_sources_as_often_for_the_same_targets(tmp_path):
     command = [
         "cmake",
         "-S",
@@ -75,11 +77,18 @@ def test_cmake_compiles_the_same_sources_as_often(tmp_path):
         "-DBENIGN_KERNELS_TESTS=OFF",
     ]
     subprocess.run(command, check=True, capture_output=True)
-    files = [Path(entry["file"]) for entry in json.loads((tmp_path / "compile_commands.json").read_text())]
-    compiled = Counter(file.relative_to(ROOT).as_posix() for file in files)
+    entries = json.loads((tmp_path / "compile_commands.json").read_text())
+    commands = {Path(entry["file"]).relative_to(ROOT).as_posix(): entry["command"] for entry in entries}
+    compiled = Counter(Path(entry["file"]).relative_to(ROOT).as_posix() for entry in entries)
     levels = len(Tools(cxx="", torch=Path(), cuda=None, ninja="").levels)
     expected = Counter()
     for kind, sources in read_sources(ROOT).items():
         if kind != "module" and (kind != "cuda" or shutil.which("nvcc")):
             expected.update(dict.fromkeys(sources, levels if kind == "simd" else 1))
     assert compiled == expected
+    major, minor = TORCH_TARGET
+    (version,) = re.findall(r"-DTORCH_TARGET_VERSION=(\w+)", commands["csrc/ops/pgd.cpp"])
+    assert int(version, 16) == major << 56 | minor << 48
+    cuda, _ = find_cuda()
+    if cuda:
+        assert re.findall(r"-gencode=\S+", commands["csrc/cuda/pgd.cu"]) == cuda.gencode
