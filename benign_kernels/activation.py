@@ -28,23 +28,16 @@ class Activation:
 
     name: ClassVar[str]
     piecewise_linear: ClassVar[bool] = False
-    #: What the ops receive: the name and the two parameters.
+    #: What the ops receive: the name and the parameters, two at most; one that is not there is 0.
     native: tuple[str, float, float]
 
     def __post_init__(self) -> None:
         self._check()
-        object.__setattr__(self, "native", (self.name, float(self.alpha), float(self.beta)))
+        alpha, beta, *_ = (*(float(getattr(self, field.name)) for field in fields(self)), 0.0, 0.0)  # type: ignore
+        object.__setattr__(self, "native", (self.name, alpha, beta))
 
     def _check(self) -> None:
         """Raises for parameters outside their domain."""
-
-    @property
-    def alpha(self) -> float:
-        return 0.0
-
-    @property
-    def beta(self) -> float:
-        return 0.0
 
     def value(self, h: Tensor) -> Tensor:
         raise NotImplementedError
@@ -142,10 +135,6 @@ class LeakyReLU(Activation):
     def _check(self) -> None:
         _check_parameter("slope", self.slope)
 
-    @property
-    def alpha(self) -> float:
-        return self.slope
-
     def value(self, h: Tensor) -> Tensor:
         return functional.leaky_relu(h, self.slope)
 
@@ -164,14 +153,6 @@ class SmoothLeakyReLU(Activation):
     def _check(self) -> None:
         _check_parameter("slope", self.slope)
         _check_parameter("sharpness", self.sharpness, 0, strict=True)
-
-    @property
-    def alpha(self) -> float:
-        return self.slope
-
-    @property
-    def beta(self) -> float:
-        return self.sharpness
 
     def value(self, h: Tensor) -> Tensor:
         soft = functional.softplus(h, self.sharpness, _SOFTPLUS_THRESHOLD) - math.log(2) / self.sharpness
@@ -194,10 +175,6 @@ class ReLUPower(Activation):
     def _check(self) -> None:
         _check_parameter("power", self.power, 1)
 
-    @property
-    def alpha(self) -> float:
-        return self.power
-
     def value(self, h: Tensor) -> Tensor:
         return _power(torch.relu(h), self.power)
 
@@ -217,10 +194,6 @@ class OddPower(Activation):
 
     def _check(self) -> None:
         _check_parameter("power", self.power, 1)
-
-    @property
-    def alpha(self) -> float:
-        return self.power
 
     def value(self, h: Tensor) -> Tensor:
         return h * _power(h.abs(), self.power - 1)
@@ -243,14 +216,6 @@ class SmoothedReLU(Activation):
     def _check(self) -> None:
         _check_parameter("power", self.power, 1)
         _check_parameter("width", self.width, 0, strict=True)
-
-    @property
-    def alpha(self) -> float:
-        return self.power
-
-    @property
-    def beta(self) -> float:
-        return self.width
 
     def _bend(self, h: Tensor, exponent: float) -> Tensor:
         """(h/width)^exponent inside the bend; outside it anything finite and constant."""
@@ -278,10 +243,6 @@ class Softplus(Activation):
 
     def _check(self) -> None:
         _check_parameter("sharpness", self.sharpness, 0, strict=True)
-
-    @property
-    def alpha(self) -> float:
-        return self.sharpness
 
     def value(self, h: Tensor) -> Tensor:
         return functional.softplus(h, self.sharpness, _SOFTPLUS_THRESHOLD)

@@ -49,7 +49,7 @@ def exact(phi: Activation, h: float, order: int) -> mpmath.mpf:
     """The definition in 50 digits; derivatives one-sided from the left at kinks, as torch has them."""
     mp = mpmath
     h = mp.mpf(h)
-    alpha, beta = mp.mpf(phi.alpha), mp.mpf(phi.beta)
+    alpha, beta = (mp.mpf(parameter) for parameter in phi.native[1:])
     definitions = {
         "identity": lambda t: t,
         "relu": lambda t: max(t, mp.mpf(0)),
@@ -72,12 +72,16 @@ def exact(phi: Activation, h: float, order: int) -> mpmath.mpf:
 
 def is_kink(phi: Activation, h: float, order: int) -> bool:
     """Where the derivative of that order has no two-sided value."""
-    at_zero = {"relu": 1, "leaky_relu": 1, "relu_power": math.ceil(phi.alpha), "smoothed_relu": math.ceil(phi.alpha)}
-    if phi.name == "odd_power" and phi.alpha % 2 != 1:
-        at_zero["odd_power"] = math.ceil(phi.alpha)
-    return (h == 0 and order >= at_zero.get(phi.name, 99)) or (
-        phi.name == "smoothed_relu" and order == 2 and h == phi.beta
-    )
+    _, alpha, beta = phi.native
+    at_zero = {
+        "relu": 1,
+        "leaky_relu": 1,
+        "relu_power": math.ceil(alpha),
+        "smoothed_relu": math.ceil(alpha),
+    }
+    if phi.name == "odd_power" and alpha % 2 != 1:
+        at_zero["odd_power"] = math.ceil(alpha)
+    return (h == 0 and order >= at_zero.get(phi.name, 99)) or (phi.name == "smoothed_relu" and order == 2 and h == beta)
 
 
 @every_activation
@@ -130,7 +134,7 @@ def test_kinks_follow_torch(phi):
     if phi.name == "leaky_relu":
         assert phi.first(zero) == phi.slope
     assert phi.value(zero) == {
-        "softplus": pytest.approx(math.log(2) / phi.alpha if phi.alpha else 0),
+        "softplus": pytest.approx(math.log(2) / phi.native[1] if phi.native[1] else 0),
         "sigmoid": 0.5,
     }.get(phi.name, 0.0)
 
