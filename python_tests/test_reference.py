@@ -23,7 +23,7 @@ def naive_two_layer(x, W, a, bias=None, head_bias=None, phi=torch.relu, patches=
             )
             for i in range(W.shape[0])
         ]
-        return torch.stack(parts) if parts else torch.zeros(reference._row_shape(x, W) + reference._head_shape(W, a))
+        return torch.stack(parts) if parts else torch.zeros(reference.row_shape(x, W) + reference.head_shape(W, a))
     if x.dim() > 1:
         parts = [naive_two_layer(row, W, a, bias, head_bias, phi, patches) for row in x]
         return torch.stack(parts) if parts else torch.zeros(x.shape[:-1] + a.shape[:-1])
@@ -45,7 +45,7 @@ def test_the_value_is_the_sum_over_neurons_and_patches(shape):
 @small_shapes
 def test_the_gradients_are_autograds(shape, phi):
     p = make_problem(**shape).requires_grad()
-    rows = reference._row_shape(p.x, p.W)
+    rows = reference.row_shape(p.x, p.W)
     expanded = p.x.detach().expand(rows + p.x.shape[-1:]).clone().requires_grad_()
     f = reference.two_layer(expanded, p.W, p.a, **p.network, activation=phi)
     inputs = [expanded, p.W, p.a, p.bias] if p.bias is not None else [expanded, p.W, p.a]
@@ -101,7 +101,7 @@ def test_edge_rules_of_a_step(step):
 
 def naive_attack(p, y, phi, *, radius, step, steps, loss_of, norm="l2", box=None, start=None):
     """The loop as everybody writes it, with autograd and one row at a time."""
-    x0 = p.x.expand(reference._row_shape(p.x, p.W) + p.x.shape[-1:])
+    x0 = p.x.expand(reference.row_shape(p.x, p.W) + p.x.shape[-1:])
     x = x0 if start is None else start
     for _ in range(steps):
         x = x.detach().requires_grad_()
@@ -134,7 +134,7 @@ def squared(f, y):
 
 def labels(p, loss="margin"):
     generator = torch.Generator().manual_seed(1)
-    rows, heads = reference._row_shape(p.x, p.W), reference._head_shape(p.W, p.a)
+    rows, heads = reference.row_shape(p.x, p.W), reference.head_shape(p.W, p.a)
     if loss == "squared":
         return torch.randn(rows + heads, generator=generator).double()
     if heads.numel() > 1:

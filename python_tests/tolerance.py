@@ -43,7 +43,7 @@ def roundoff(dtype: torch.dtype) -> float:
 def eager(p: Problem, phi: Activation) -> list[Tensor]:
     """f, gx, gW, ga, gb as everyone writes them: matrix products, an activation, and autograd."""
     wide = p.to(computed_in(p.x.dtype))
-    rows = reference._row_shape(wide.x, wide.W)
+    rows = reference.row_shape(wide.x, wide.W)
     x = wide.x.expand(*rows, wide.x.shape[-1]).clone().requires_grad_()
     W, a = (t.clone().requires_grad_() for t in (wide.W, wide.a))
     bias = torch.zeros_like(W[..., 0]) if wide.bias is None else wide.bias.clone()

@@ -1,4 +1,4 @@
-// Every op of the library, in one place. Shapes: README "Ops"; semantics: benign_kernels/reference.py.
+// Every op of the library, in one place. Shapes: README "Ops"; semantics: benign_kernels/reference.
 #include <torch/csrc/stable/library.h>
 
 // alpha and beta are the activation's parameters (csrc/model/activation.h); those it does not have are ignored.
