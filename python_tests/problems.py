@@ -138,6 +138,16 @@ def functions(p: Problem, phi: Any) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     }
 
 
+def labels(problem: Problem, loss: str = "margin") -> Tensor:
+    """Labels of the kind that the network's head asks for."""
+    f = problem.cotangent
+    if loss == "squared":
+        return 3 * f
+    if problem.a.dim() == problem.W.dim() and problem.a.shape[-2] > 1:
+        return f.argmin(-1)
+    return (f[..., 0] if problem.a.dim() == problem.W.dim() else f).sign()
+
+
 # ---- layouts: the same numbers, stored otherwise ---------------------------------------------------------------------
 
 

@@ -6,37 +6,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from models import SIGNS, X, assert_same, attack, sequential
 from torch import nn
 
 import benign_kernels as bk
-
-X = torch.randn(9, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-SIGNS = torch.tensor([1, -1, 1, 1, -1, -1, 1, -1, 1])
-
-
-def sequential(logits=1, phi=None, generic=False):
-    torch.manual_seed(4)
-    layers = nn.Linear(6, 20), nn.Tanh() if phi is None else phi, nn.Linear(20, logits)
-    model = nn.Sequential(*layers).double()
-    if generic:
-        model.register_forward_hook(lambda *arguments: None)
-    return model
-
-
-def attack(model, x=X, y=SIGNS, **options):
-    """attack_model without its warning."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the model is attacked through autograd")
-        return bk.attack_model(model, x, y, **{"radius": 0.7, "steps": 7, **options})
-
-
-def assert_same(a, b, tolerance=1e-10):
-    torch.testing.assert_close(a.x, b.x, rtol=0, atol=tolerance)
-    torch.testing.assert_close(a.logits, b.logits, rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(a.margin, b.margin, rtol=tolerance, atol=tolerance)
-    assert (a.trajectory is None) == (b.trajectory is None)
-    if a.trajectory is not None:
-        torch.testing.assert_close(a.trajectory, b.trajectory, rtol=0, atol=tolerance)
 
 
 def test_recognised_models_are_l2_pgd():
@@ -152,6 +125,99 @@ def test_images_keep_their_shape(generic):
     torch.testing.assert_close(found.trajectory.flatten(2), flat.trajectory, rtol=0, atol=1e-10)
 
 
+def test_restarts_with_a_generator_leave_the_global_one_alone():
+    models = [sequential(generic=generic) for generic in (False, True)]
+    before = torch.get_rng_state()
+    for model in models:
+        attack(model, restarts=3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("options", [{"steps": 0}, {"radius": 0.0}, {"step": 0.0}], ids=str)
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_nothing_to_do_returns_x_bit_for_bit(options, norm):
+    x = X.clone()
+    x[0, 0] = -0.0
+    for generic in (False, True):
+        found = attack(sequential(generic=generic), x, norm=norm, **options).x
+        assert torch.equal(found.view(torch.int64), x.view(torch.int64))
+
+
+@pytest.mark.parametrize("generic", [False, True], ids=["recognised", "generic"])
+@pytest.mark.parametrize("direction", ["exact", "torchattacks", "foolbox", "cleverhans"])
+def test_a_row_that_is_not_finite_is_nan_and_touches_no_other(generic, direction):
+    model = sequential(3, generic=generic)
+    x, y = X.clone(), torch.arange(9) % 3
+    x[2, 1] = math.nan
+    x[5, 0] = math.inf
+    options = {"y": y, "trajectory": True, "direction": direction}
+    found, clean = attack(model, x, **options), attack(model, **options)
+    broken = torch.tensor([2, 5])
+    rest = torch.tensor([0, 1, 3, 4, 6, 7, 8])
+    for name in ("x", "logits", "margin"):
+        assert getattr(found, name)[broken].isnan().all()
+        torch.testing.assert_close(getattr(found, name)[rest], getattr(clean, name)[rest], rtol=1e-12, atol=1e-12)
+    assert found.success[broken].all()
+    assert found.trajectory[:, broken].isnan().all()
+
+
+@pytest.mark.parametrize("generic", [False, True], ids=["recognised", "generic"])
+@pytest.mark.parametrize("name", ["radius", "step"])
+@pytest.mark.parametrize("wrong", [math.nan, -1.0])
+def test_bad_radii_and_steps_are_refused(generic, name, wrong):
+    rows = torch.full((9,), 0.7, dtype=torch.float64)
+    rows[3] = wrong
+    for value in (wrong, rows):
+        with pytest.raises(ValueError, match=f"{name}: got"):
+            attack(sequential(generic=generic), **{"step": 0.1, name: value})
+
+
+@pytest.mark.parametrize("generic", [False, True])
+def test_a_row_that_does_not_move_is_not_boxed(generic):
+    flat = sequential(generic=generic)
+    torch.nn.init.zeros_(flat[2].weight)
+    found = attack(flat, 3 * X, box=(0, 1))
+    assert torch.equal(found.x, 3 * X)
+
+
+@pytest.mark.parametrize("generic", [False, True])
+def test_a_restart_that_overflows_makes_its_row_nan(generic):
+    steep = sequential(phi=nn.ReLU(), generic=generic)
+    steep[0].weight.data *= 1e307
+    steep[0].bias.data *= 0
+    found = attack(steep, 0 * X, radius=1e10, steps=0, restarts=2)
+    assert found.margin.isnan().all()
+    assert found.x.isnan().all()
+    assert found.success.all()
+
+
+def test_numpy_arrays_are_accepted():
+    for generic in (False, True):
+        found = attack(sequential(generic=generic), X.numpy(), SIGNS.numpy().astype(np.int64))
+        assert_same(found, attack(sequential()), 1e-10)
+    net = bk.TwoLayerNet(6, 20, dtype=torch.float64)
+    arrays = net.weight.detach().numpy(), net.head.numpy()
+    assert_same(attack(arrays, X.numpy(), SIGNS.numpy()), attack(net), 0)
+
+
+def test_compiles_on_recognised_models():
+    net = bk.TwoLayerNet(6, 20, dtype=torch.float64)
+
+    def margin(x, y):
+        return bk.attack_model(net, x, y, radius=0.7, steps=7).margin
+
+    compiled = torch.compile(margin, fullgraph=True, dynamic=True, backend="aot_eager")
+    assert torch.equal(compiled(X, SIGNS), margin(X, SIGNS))
+
+
+def test_empty_batches():
+    for generic in (False, True):
+        found = attack(sequential(2, generic=generic), X[:0], torch.zeros(0, dtype=torch.long), trajectory=True)
+        assert found.x.shape == (0, 6)
+        assert found.logits.shape == (0, 2)
+        assert found.trajectory.shape == (8, 0, 6)
+
+
 # ---- labels ----------------------------------------------------------------------------------------------------------
 
 
@@ -245,171 +311,3 @@ def test_models_that_cannot_be_attacked_are_refused():
         attack(lambda x: x.sum(1), x=torch.zeros(9, 6, dtype=torch.long))
     with pytest.raises(ValueError, match=r"x: got shape \(9, 2, 2\), expected samples of 6"):
         attack(sequential(), x=torch.zeros(9, 2, 2, dtype=torch.float64))
-
-
-# ---- the slow path ---------------------------------------------------------------------------------------------------
-
-
-def test_the_slow_path_warns_once_and_says_why():
-    with pytest.warns(UserWarning, match=r"through autograd, one call per step, because a layer has hooks") as caught:
-        bk.attack_model(sequential(generic=True), X, SIGNS, radius=0.7, restarts=2)
-    assert [warning.filename for warning in caught] == [__file__]
-
-
-class Noisy(nn.Module):
-    """Dropout and batch norm: in training mode it would be random, and change its buffers."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 20), nn.Dropout(0.5), nn.ReLU(), nn.Linear(20, 1))
-        self.double()
-
-    def forward(self, x):
-        return self.layers(x)
-
-
-def test_no_side_effects_on_the_slow_path():
-    model = Noisy().train()
-    model.layers[0].eval()
-    model.layers[1].weight.requires_grad_(False)
-    modes = [module.training for module in model.modules()]
-    flags = [p.requires_grad for p in model.parameters()]
-    buffers = [b.clone() for b in model.buffers()]
-    x, before = X.clone().requires_grad_(), torch.get_rng_state()
-    found = attack(model, x)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert [module.training for module in model.modules()] == modes
-    assert [p.requires_grad for p in model.parameters()] == flags
-    assert all(torch.equal(b, old) for b, old in zip(model.buffers(), buffers, strict=True))
-    assert all(p.grad is None for p in model.parameters())
-    assert x.grad is None
-    assert not found.x.requires_grad
-    assert_same(found, attack(model), 0)
-
-
-def test_modes_return_after_an_error():
-    model = Noisy().train()
-    with pytest.raises(RuntimeError):
-        attack(model, X[:, :5])
-    assert all(module.training for module in model.modules())
-
-
-def test_restarts_with_a_generator_leave_the_global_one_alone():
-    models = [sequential(generic=generic) for generic in (False, True)]
-    before = torch.get_rng_state()
-    for model in models:
-        attack(model, restarts=3, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_any_autograd_context_will_do(context):
-    expected, model = attack(sequential()), sequential(generic=True)
-    with context():
-        found = attack(model, X.clone())
-    assert_same(found, expected)
-
-
-@pytest.mark.parametrize("options", [{"steps": 0}, {"radius": 0.0}, {"step": 0.0}], ids=str)
-@pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_nothing_to_do_returns_x_bit_for_bit(options, norm):
-    x = X.clone()
-    x[0, 0] = -0.0
-    for generic in (False, True):
-        found = attack(sequential(generic=generic), x, norm=norm, **options).x
-        assert torch.equal(found.view(torch.int64), x.view(torch.int64))
-
-
-@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e6, 1e30])
-def test_gradients_of_any_size_take_the_same_steps(scale):
-    one, two, y = sequential(1), sequential(2), (SIGNS + 1) // 2
-    torch.testing.assert_close(attack(lambda x: scale * one(x)).x, attack(one).x, rtol=0, atol=1e-10)
-    torch.testing.assert_close(attack(lambda x: scale * two(x), y=y).x, attack(two, y=y).x, rtol=0, atol=1e-10)
-
-
-@pytest.mark.parametrize("generic", [False, True], ids=["recognised", "generic"])
-@pytest.mark.parametrize("direction", ["exact", "torchattacks", "foolbox", "cleverhans"])
-def test_a_row_that_is_not_finite_is_nan_and_touches_no_other(generic, direction):
-    model = sequential(3, generic=generic)
-    x, y = X.clone(), torch.arange(9) % 3
-    x[2, 1] = math.nan
-    x[5, 0] = math.inf
-    options = {"y": y, "trajectory": True, "direction": direction}
-    found, clean = attack(model, x, **options), attack(model, **options)
-    broken = torch.tensor([2, 5])
-    rest = torch.tensor([0, 1, 3, 4, 6, 7, 8])
-    for name in ("x", "logits", "margin"):
-        assert getattr(found, name)[broken].isnan().all()
-        torch.testing.assert_close(getattr(found, name)[rest], getattr(clean, name)[rest], rtol=1e-12, atol=1e-12)
-    assert found.success[broken].all()
-    assert found.trajectory[:, broken].isnan().all()
-
-
-@pytest.mark.parametrize("generic", [False, True], ids=["recognised", "generic"])
-@pytest.mark.parametrize("name", ["radius", "step"])
-@pytest.mark.parametrize("wrong", [math.nan, -1.0])
-def test_bad_radii_and_steps_are_refused(generic, name, wrong):
-    rows = torch.full((9,), 0.7, dtype=torch.float64)
-    rows[3] = wrong
-    for value in (wrong, rows):
-        with pytest.raises(ValueError, match=f"{name}: got"):
-            attack(sequential(generic=generic), **{"step": 0.1, name: value})
-
-
-@pytest.mark.parametrize("generic", [False, True])
-def test_a_row_that_does_not_move_is_not_boxed(generic):
-    flat = sequential(generic=generic)
-    torch.nn.init.zeros_(flat[2].weight)
-    found = attack(flat, 3 * X, box=(0, 1))
-    assert torch.equal(found.x, 3 * X)
-
-
-@pytest.mark.parametrize("generic", [False, True])
-def test_a_restart_that_overflows_makes_its_row_nan(generic):
-    steep = sequential(phi=nn.ReLU(), generic=generic)
-    steep[0].weight.data *= 1e307
-    steep[0].bias.data *= 0
-    found = attack(steep, 0 * X, radius=1e10, steps=0, restarts=2)
-    assert found.margin.isnan().all()
-    assert found.x.isnan().all()
-    assert found.success.all()
-
-
-def test_half_precision_models_walk_in_float32():
-    model = sequential(generic=True).to(torch.bfloat16)
-    found = attack(model, X.to(torch.bfloat16))
-    assert found.x.dtype == torch.float32
-    assert ((found.x - X.to(torch.bfloat16).float()).norm(dim=1) <= 0.7 * (1 + 1e-6)).all()
-    assert (found.margin < attack(model, X.to(torch.bfloat16), steps=0).margin).all()
-
-
-def test_numpy_arrays_are_accepted():
-    for generic in (False, True):
-        found = attack(sequential(generic=generic), X.numpy(), SIGNS.numpy().astype(np.int64))
-        assert_same(found, attack(sequential()), 1e-10)
-    net = bk.TwoLayerNet(6, 20, dtype=torch.float64)
-    arrays = net.weight.detach().numpy(), net.head.numpy()
-    assert_same(attack(arrays, X.numpy(), SIGNS.numpy()), attack(net), 0)
-
-
-def test_compiles_on_recognised_models():
-    net = bk.TwoLayerNet(6, 20, dtype=torch.float64)
-
-    def margin(x, y):
-        return bk.attack_model(net, x, y, radius=0.7, steps=7).margin
-
-    compiled = torch.compile(margin, fullgraph=True, dynamic=True, backend="aot_eager")
-    assert torch.equal(compiled(X, SIGNS), margin(X, SIGNS))
-
-
-def test_a_model_that_ignores_its_input_stays_where_it_is():
-    found = attack(lambda x: torch.ones(9, dtype=torch.float64, requires_grad=True) + 0 * x.sum(1))
-    assert torch.equal(found.x, X)
-
-
-def test_empty_batches():
-    for generic in (False, True):
-        found = attack(sequential(2, generic=generic), X[:0], torch.zeros(0, dtype=torch.long), trajectory=True)
-        assert found.x.shape == (0, 6)
-        assert found.logits.shape == (0, 2)
-        assert found.trajectory.shape == (8, 0, 6)
