@@ -63,9 +63,13 @@ void expect_dtype(const char* argument, const Tensor& tensor, ScalarType expecte
   if (dtype != expected) reject(argument, "got dtype " + text(dtype) + ", expected " + text(expected));
 }
 
+static std::string device_of(const Tensor& tensor) {
+  return tensor.is_cuda() ? "cuda:" + std::to_string(tensor.get_device_index()) : "cpu";
+}
+
 void expect_device(const char* argument, const Tensor& tensor, const Tensor& like) {
   if (tensor.is_cuda() != like.is_cuda() || tensor.get_device_index() != like.get_device_index()) {
-    reject(argument, "is on another device than the first argument; all tensors must be on one device");
+    reject(argument, "is on " + device_of(tensor) + ", expected " + device_of(like) + ", where the first tensor is");
   }
 }
 
