@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-import mpmath
 import pytest
 import torch
 
@@ -26,6 +25,8 @@ from benign_kernels.activation import (
     resolve,
 )
 
+mpmath = pytest.importorskip("mpmath")
+
 VARIANTS = [
     *activations(),
     LeakyReLU(0.3),
@@ -45,7 +46,7 @@ every_activation = pytest.mark.parametrize("phi", VARIANTS, ids=repr)
 POINTS = [s * h for h in (0.0, 2.0**-30, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 6.0, 12.0, 25.0) for s in (1, -1)]
 
 
-def exact(phi: Activation, h: float, order: int) -> mpmath.mpf:
+def exact(phi: Activation, h: float, order: int) -> "mpmath.mpf":
     """The definition in 50 digits; derivatives one-sided from the left at kinks, as torch has them."""
     mp = mpmath
     h = mp.mpf(h)
