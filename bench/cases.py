@@ -37,7 +37,7 @@ FAMILIES = {
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to time.  ``at_most``: seconds per call that ours must not exceed, whatever the others take."""
+    """One thing to time.  ``at_most``: seconds per call that ours must not exceed on CPU, whatever the others take."""
 
     family: str
     n: int

@@ -65,6 +65,9 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.quick and arguments.provider is None:
         chosen = [provider for provider in chosen if provider.name not in _NOT_QUICK]
     threads = machine.use_threads(arguments.threads)
+    if device == "cuda":
+        # Some containers allow it for everything by an environment variable; here only what is named so uses it.
+        torch.backends.cuda.matmul.allow_tf32 = False
     effort = Effort(
         rounds=min(arguments.rounds, 7) if arguments.quick else arguments.rounds,
         seconds=3.0 if arguments.budget is None else arguments.budget / len(cases),
@@ -72,7 +75,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.processor_time and (device == "cuda" or threads != 1):
         raise ValueError("--processor-time: needs --device cpu --threads 1, since threads that wait count as busy")
     clock: Clock = CpuClock(arguments.cold, arguments.processor_time) if device == "cpu" else CudaClock(arguments.cold)
-    kind = "processor" if arguments.processor_time else "wall"
+    kind = "event" if device == "cuda" else "processor" if arguments.processor_time else "wall"
     bench = Bench(device, threads, effort, clock, kind, arguments.memory, shlex.join(["benign", *_typed()]))
     found = bench.run(cases, chosen, arguments.json)
     problems = table.violations(cases, found)
@@ -154,17 +157,24 @@ class Bench:
             if provider.unavailable(case, self.device) is not None:
                 continue
             tolerance = TOLERANCE[provider.precision or case.dtype]
-            run = provider.build(problem)
-            error = oracle.error(tuple(tensor.detach() for tensor in run.unpack(run.call())))
-            errors[provider.name] = error, tolerance
-            if error <= tolerance:
-                calls[provider.name] = run.call
-            gc.collect()
+            try:
+                run = provider.build(problem)
+                error = oracle.error(tuple(tensor.detach() for tensor in run.unpack(run.call())))
+            except Exception as failure:  # out of memory, a compiler that is missing: the others go on
+                self._report(case, provider, failure)
+                if provider.name == OURS:
+                    errors[provider.name] = float("inf"), tolerance
+            else:
+                errors[provider.name] = error, tolerance
+                if error <= tolerance:
+                    calls[provider.name] = run.call
+            self._tidy()
         samples = interleave(calls, self.clock, self.effort) if calls else {}
         least, limit = measured.seconds(case)
+        circumstances = self._circumstances()
         found = []
         for name, (error, tolerance) in errors.items():
-            row = Row(case.name, name, error, tolerance, limit=limit, limit_seconds=least, **self._circumstances())
+            row = Row(case.name, name, error, tolerance, limit=limit, limit_seconds=least, **circumstances)
             if name in samples:
                 time = summary(samples[name])
                 row = replace(row, **asdict(time), rounds=len(samples[name]), fraction=least / time.median)
@@ -176,6 +186,17 @@ class Bench:
             found.append(row)
         return found
 
+    def _report(self, case: Case, provider: Provider, failure: Exception) -> None:
+        self._progress("")
+        reason = next(iter(str(failure).splitlines()), "")
+        print(f"{case.name}: {provider.name} fails: {type(failure).__name__}: {reason}", flush=True)
+
+    def _tidy(self) -> None:
+        """So that what one provider held is free for the next."""
+        gc.collect()
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+
     def _circumstances(self) -> dict[str, Any]:
         """What every row says about where and how it was measured."""
         return {
@@ -185,6 +206,7 @@ class Bench:
             "threads": self.threads,
             "clock": self.kind,
             "cold": self.clock.cold,
+            **machine.accelerator(self.device),
             "load": machine.load(),
             "torch": torch.__version__,
             "revision": machine.revision(),

@@ -7,6 +7,7 @@ import platform
 import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,6 +44,21 @@ def hardware(device: str) -> str:
 
 def simd() -> str:
     return torch.backends.cpu.get_cpu_capability()
+
+
+def accelerator(device: str) -> dict[str, Any]:
+    """The GPU's driver, and its clocks in MHz right now, as nvidia-smi tells them; nothing where it does not."""
+    if device != "cuda":
+        return {}
+    fields = {"driver": "driver_version", "clock_mhz": "clocks.sm", "memory_clock_mhz": "clocks.mem"}
+    gpu = f"--id=GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+    command = ["nvidia-smi", gpu, f"--query-gpu={','.join(fields.values())}", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+        driver, *clocks = (part.strip() for part in told.split(","))
+        return dict(zip(fields, (driver, *map(int, clocks)), strict=True))
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return {}
 
 
 def revision() -> str:

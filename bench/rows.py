@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Row:
-    """Times in seconds, of the wall or, where ``clock`` is "processor", of the process.
+    """Times in seconds: of the wall, or where ``clock`` is "processor", of the process; "event", between CUDA events.
 
     ``ratio``: how many times longer than ours, the median over rounds with its 90 % interval.
 
@@ -39,6 +39,9 @@ class Row:
     threads: int = 1
     clock: str = "wall"
     cold: bool = False
+    driver: str | None = None
+    clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
     load: float = 0.0
     torch: str = ""
     revision: str = ""

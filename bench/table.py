@@ -84,7 +84,7 @@ def violations(cases: Sequence[Case], rows: Sequence[Row]) -> list[str]:
             continue
         if not ours.correct:
             found.append(f"{case.name}: ours is wrong by {ours.error:.2g}, {ours.tolerance:.2g} is allowed")
-        elif case.at_most is not None and (ours.median or 0) > case.at_most:
+        elif case.at_most is not None and ours.device == "cpu" and (ours.median or 0) > case.at_most:
             found.append(f"{case.name}: ours takes {duration(ours.median)}, {duration(case.at_most)} is allowed")
         faster = [row for name in REPLACED if (row := by_name.get(name)) and (row.ratio_high or 1) < 1]
         if faster and case.n * case.d * max(1, case.m) >= 10**6:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ import torch
 # Last in the path: the package under test stays the one that is installed.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from bench import command, compare, limits, providers, rows, table, timing
+from bench import command, compare, limits, machine, providers, rows, table, timing
 from bench.cases import CASES, Case, select
 from bench.formulas import TOLERANCE, Oracle, make_problem
 from bench.rows import Row
@@ -128,6 +129,22 @@ def test_a_wrong_result_is_not_timed(family: str, monkeypatch: pytest.MonkeyPatc
     assert found["eager"].median is not None
 
 
+def test_a_provider_that_fails_keeps_no_other_from_running(capsys: pytest.CaptureFixture[str]) -> None:
+    case = CASES["forward/relu/6x5x32/float32"]
+    ours, eager = providers.PROVIDERS["ours"], providers.PROVIDERS["eager"]
+
+    def build(problem: Any) -> providers.Run:
+        raise torch.OutOfMemoryError("no memory\nand a page more")
+
+    bench = command.Bench("cpu", 1, timing.Effort(2, 0.1), timing.CpuClock(), "wall", False, "")
+    limit = limits.Limits({case.dtype: 1.0}, 1.0)
+    assert [row.provider for row in bench.measure(case, [ours, replace(eager, build=build)], limit)] == ["ours"]
+    assert capsys.readouterr().out == f"{case.name}: eager fails: OutOfMemoryError: no memory\n"
+    failed, timed = bench.measure(case, [replace(ours, build=build), eager], limit)
+    assert timed.median is not None
+    assert "ours is wrong by inf" in table.violations([case], [failed, timed])[0]
+
+
 def test_points_outside_the_ball_are_wrong() -> None:
     case = CASES["l2_attack/tanh/6x5x32/K3/float64"]
     problem = make_problem(case)
@@ -137,6 +154,31 @@ def test_points_outside_the_ball_are_wrong() -> None:
     oracle = Oracle(problem)
     assert oracle.error((x,)) <= TOLERANCE["float64"]
     assert oracle.error((problem.x + (x - problem.x) * 1.0001,)) == float("inf")
+
+
+# ---- the machine ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("echo 580.65.06, 1980, 2619", {"driver": "580.65.06", "clock_mhz": 1980, "memory_clock_mhz": 2619}),
+        ("echo 580.65.06, [N/A], [N/A]", {}),
+        ("exit 9", {}),
+        (None, {}),
+    ],
+)
+def test_the_driver_and_the_clocks_are_what_nvidia_smi_tells(
+    script: str | None, told: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if script is not None:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid="0-1"))
+    assert machine.accelerator("cuda") == told
+    assert machine.accelerator("cpu") == {}
 
 
 # ---- files and the comparison ---------------------------------------------------------------------------------------

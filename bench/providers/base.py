@@ -17,7 +17,7 @@ ATTACKS = frozenset(name for name, family in FAMILIES.items() if family.attack)
 EVERY_FAMILY = frozenset(FAMILIES)
 
 
-def _as_is(result: Any) -> tuple[Tensor, ...]:
+def as_is(result: Any) -> tuple[Tensor, ...]:
     return result if isinstance(result, tuple) else (result,)
 
 
@@ -26,7 +26,7 @@ class Run:
     """``call()`` is timed, with everything that the user pays; ``unpack`` turns its result into tensors, untimed."""
 
     call: Callable[[], Any]
-    unpack: Callable[[Any], tuple[Tensor, ...]] = _as_is
+    unpack: Callable[[Any], tuple[Tensor, ...]] = as_is
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,20 @@ def only(
         return None
 
     return refuses
+
+
+def captured(call: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
+    """The CUDA graph of a call, and the result that every replay overwrites."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):  # compilers and allocators settle
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = call()
+    return graph, result
 
 
 def compute_dtype(case: Case) -> torch.dtype:

@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.cases import COMPUTE, FAMILIES
 from bench.formulas import STEP, Problem, l2_step
 from bench.providers import eager
-from bench.providers.base import ATTACKS, EVERY_FAMILY, Provider, Run, only
+from bench.providers.base import ATTACKS, EVERY_FAMILY, Provider, Run, captured, only
 
 # ---- torch.compile --------------------------------------------------------------------------------------------------
 
@@ -69,15 +69,7 @@ def _graphed(p: Problem) -> Run:
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                attack()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            result = attack()
+        graph, result = captured(attack)
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
 

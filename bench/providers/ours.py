@@ -9,7 +9,7 @@ import torch
 
 from bench.cases import Case
 from bench.formulas import Problem
-from bench.providers.base import Provider, Run
+from bench.providers.base import EVERY_FAMILY, Provider, Run, as_is, captured, only
 
 _FUNCTION = {
     "forward": "two_layer",
@@ -61,4 +61,19 @@ def _build(p: Problem) -> Run:
     return Run(forward_backward)
 
 
-PROVIDERS = (Provider("ours", "benign_kernels, each family one call", _build, refuses=_refuses),)
+def _replayed(p: Problem) -> Run:
+    """Without Python: what the device itself needs."""
+    graph, result = captured(_build(p).call)
+    return Run(graph.replay, lambda _: as_is(result))
+
+
+PROVIDERS = (
+    Provider("ours", "benign_kernels, each family one call", _build, refuses=_refuses),
+    Provider(
+        "ours_graph",
+        "the same as a CUDA graph that is replayed",
+        _replayed,
+        EVERY_FAMILY - {"tracked"},
+        refuses=only(device="cuda"),
+    ),
+)
