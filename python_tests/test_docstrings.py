@@ -37,6 +37,15 @@ def test_every_public_name_has_an_example():
         assert getattr(bk, name).__doc__, name
 
 
+def test_the_readme_names_every_environment_variable():
+    files = [path for folder in ("benign_kernels", "_build", "csrc") for path in (README.parent / folder).rglob("*.*")]
+    sources = [path for path in files if path.suffix in (".py", ".cpp", ".cu")]
+    read = r"""(?:getenv|environ(?:\.get)?)[(\[]["'](BENIGN_\w+)"""
+    used = {name for path in sources for name in re.findall(read, path.read_text(encoding="utf-8"))}
+    table = re.findall(r"^\| `(BENIGN_\w+)`", README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(table) == used
+
+
 def test_the_readme_runs(capsys):
     first, second = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     exec(first, {})
