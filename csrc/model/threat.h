@@ -46,10 +46,10 @@ template <class A> struct Threat {
   A floor;           // with Direction::loss only
   A loss_scale;      // with Direction::loss only: 1/n for a mean over the batch, 1 for a sum
   Keep keep;
-  PerRow<A> radius;    // ε ≥ 0, may be infinite
-  PerRow<A> step;      // η ≥ 0, finite
-  std::int64_t steps;  // K ≥ 0
-  A box_lo, box_hi;    // x is clamped to [lo, hi] after the projection; −∞, +∞ for none
+  PerRow<A> radius;         // ε ≥ 0, may be infinite
+  PerRow<A> step;           // η ≥ 0, finite
+  std::int64_t steps;       // K ≥ 0
+  A box_lo, box_hi;         // x is clamped to [lo, hi] after the projection; −∞, +∞ for none
   bool stop_early = false;  // a row rests at its first iterate whose margin is not positive
 };
 
