@@ -137,9 +137,16 @@ struct Erf {  // torch: erf
 };
 
 struct GELU {  // h Φ(h); torch: gelu
-  template <class T> BK_HD static T cdf(T h) { return T(0.5) * erfc(h * T(-0.70710678118654752440)); }
-  template <class T> BK_HD T value(T h) const { return h * cdf(h); }
-  template <class T> BK_HD T first(T h) const { return cdf(h) + h * T(0.39894228040143267794) * exp(T(-0.5) * h * h); }
+  template <class T> BK_HD static T tail(T size) { return T(0.5) * erfc(size * T(0.70710678118654752440)); }  // Φ(−|h|)
+  template <class T> BK_HD T value(T h) const {
+    const T small = tail(magnitude(h));
+    return h * select(h < T(0), small, T(1) - small);
+  }
+  template <class T> BK_HD T first(T h) const {  // φ'(h) = 1 − φ'(−h)
+    const T size = magnitude(h);
+    const T small = tail(size) - size * T(0.39894228040143267794) * exp(T(-0.5) * size * size);
+    return select(h < T(0), small, T(1) - small);
+  }
 };
 
 struct SiLU {  // h σ(h); torch: silu
