@@ -35,9 +35,11 @@ constexpr int kRegisters = 16;
 template <class A> struct IntegerOf;
 template <> struct IntegerOf<float> {
   using type = std::int32_t;
+  using without_sign = std::uint32_t;
 };
 template <> struct IntegerOf<double> {
   using type = std::int64_t;
+  using without_sign = std::uint64_t;
 };
 template <class A> using Integer = typename IntegerOf<A>::type;
 
@@ -56,6 +58,7 @@ template <class A> struct Vec {
   typedef A Raw __attribute__((vector_size(kVectorBytes)));
   typedef A Unaligned __attribute__((vector_size(kVectorBytes), aligned(alignof(A)), may_alias));
   typedef Integer<A> Bits __attribute__((vector_size(kVectorBytes)));
+  typedef typename IntegerOf<A>::without_sign Unsigned __attribute__((vector_size(kVectorBytes)));
   Raw raw;
 
   Vec() = default;

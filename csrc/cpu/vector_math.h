@@ -94,7 +94,9 @@ template <class A> BK_HD Vec<A> log1p(Vec<A> h) {
   constexpr Integer<A> kOneBits = Integer<A>(F::kBias) << F::kMantissa;
   const V u = V(1) + h;
   const V lost = select(h > V(1), V(1) - (u - h), h - (u - V(1))) / u;
-  const auto shifted = u.bits() + (kOneBits - kRootHalf);
+  // A NaN's bits run over the sign, which is undefined for signed integers.
+  const auto wrapped = reinterpret_cast<typename V::Unsigned>(u.raw) + (kOneBits - kRootHalf);
+  const auto shifted = reinterpret_cast<typename V::Bits>(wrapped);
   const auto exponent = (shifted >> F::kMantissa) - F::kBias;
   const V f = V::of_bits((shifted & kMantissaMask) + kRootHalf) - V(1);
   const V n = V::of(__builtin_convertvector(exponent, typename V::Raw));
