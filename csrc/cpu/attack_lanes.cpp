@@ -77,15 +77,16 @@ template <class A> void AttackLanes<A>::see_value(const A* head_bias, bool last)
 template <class A> void AttackLanes<A>::find_margin() {
   using V = Vec<A>;
   for (std::int64_t i = 0; i < width(); i += V::kLanes) {
-    const V label = V::load(target_ + i);
-    V margin = label * V::load(f + i);
+    V margin(0);
     if (threat().loss == Loss::squared) {
-      margin = V(0);
       for (std::int64_t c = 0; c < heads; ++c) {
         const V error = V::load(f + c * width() + i) - V::load(target_ + c * width() + i);
         margin = margin - error * error;
       }
-    } else if (heads > 1) {
+    } else if (heads == 1) {
+      margin = V::load(target_ + i) * V::load(f + i);
+    } else {
+      const V label = V::load(target_ + i);
       V own = V(0), other = V(-__builtin_inf());
       for (std::int64_t c = 0; c < heads; ++c) {
         const V logit = V::load(f + c * width() + i);
