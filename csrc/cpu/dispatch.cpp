@@ -108,13 +108,10 @@ bool set_simd_level(const char* level) {
 
 // ---- what the levels share: memory and the guarded parallel loop ----------------------------------------------------
 
-Workspace::Workspace(std::size_t bytes) {
-  constexpr std::size_t kAlignment = 64;
-  memory_ = std::aligned_alloc(kAlignment, (bytes / kAlignment + 1) * kAlignment);
-  if (!memory_) throw std::bad_alloc();
-}
-
-Workspace::~Workspace() { std::free(memory_); }
+// Not rounded up to the alignment, so that a sanitizer sees the end where it is.
+constexpr std::align_val_t kCacheLine{64};
+Workspace::Workspace(std::size_t bytes) : memory_(::operator new(bytes, kCacheLine)) {}
+Workspace::~Workspace() { ::operator delete(memory_, kCacheLine); }
 
 namespace {
 
