@@ -1,5 +1,4 @@
-// What the emulated-kernel tests share: random numbers, exactly sized buffers, comparisons, and running a case under
-// several orders of the threads.
+// What the tests share: random numbers, exactly sized buffers, and comparisons.
 #pragma once
 
 #include <cmath>
@@ -12,7 +11,6 @@
 #include <vector>
 
 #include "../model/number.h"
-#include "../simt/block.h"
 
 namespace bk::test {
 
@@ -24,9 +22,6 @@ inline void fail(const std::string& what) {
 }
 inline void expect(bool fact, const std::string& what) {
   if (!fact) fail(what);
-}
-inline void expect_launched(int error, const std::string& what) {
-  expect(error == 0, what + ": the launch failed: " + simt::last_failure());
 }
 inline int finish(const char* suite) {
   std::printf("%s: %s (%d failures)\n", suite, failures == 0 ? "passed" : "FAILED", failures);
@@ -106,18 +101,6 @@ void expect_close(const std::string& what, const std::vector<A>& got, const std:
     return fail(what + " at " + std::to_string(i) + ": got " + std::to_string(g) + ", want " + std::to_string(want[i]) +
                 " (scale " + std::to_string(scale) + ")");
   }
-}
-
-// Runs `produce` (→ a tuple or vector of outputs) under several thread orders; the bits must not depend on them.
-template <class Produce, class Same> auto under_all_orders(const std::string& what, Produce produce, Same same) {
-  simt::set_order({simt::Order::forward, 0});
-  auto first = produce();
-  for (const simt::Order order : {simt::Order{simt::Order::reverse, 0}, simt::Order{simt::Order::random, 7}}) {
-    simt::set_order(order);
-    expect(same(first, produce()), what + ": the result depends on the order of the threads");
-  }
-  simt::set_order({simt::Order::forward, 0});
-  return first;
 }
 
 }  // namespace bk::test

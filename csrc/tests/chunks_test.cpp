@@ -2,6 +2,7 @@
 #include "../cuda/chunks.h"
 
 #include "../cuda/engine.h"
+#include "emulated.h"
 #include "problem.h"
 
 namespace bk::test {

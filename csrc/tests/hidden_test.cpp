@@ -1,6 +1,7 @@
 // The fused hidden layer: every array it can write, alone and together, against plain loops.
 #include "../cuda/hidden.cuh"
 
+#include "emulated.h"
 #include "problem.h"
 
 namespace bk::test {

@@ -1,5 +1,5 @@
 // The whole attack against naive_pgd.h, over losses, directions, floors, starts, boxes, and its edge rules.
-#include "../cuda/engine.h"
+#include "engine.h"
 #include "naive_pgd.h"
 #include "problem.h"
 
@@ -77,12 +77,8 @@ template <class T> struct AttackCase {
     const Network<T> net = problem.network();
     const Attack<A> attack{threat, target.empty() ? nullptr : target.data(), label.empty() ? nullptr : label.data(),
                            start.empty() ? nullptr : start.data()};
-    auto memory = workspace_of(cuda::pgd_workspace(net, problem.samples(), attack));
-    const int error =
-        cuda::pgd(net, problem.samples(), attack,
-                  {out.x.data(), out.logits.data(), out.margin.data(), trajectory ? out.trajectory.data() : nullptr},
-                  {nullptr, memory.data()});
-    expect_launched(error, s.text());
+    engine::pgd(net, problem.samples(), attack,
+                {out.x.data(), out.logits.data(), out.margin.data(), trajectory ? out.trajectory.data() : nullptr});
     return out;
   }
 
@@ -299,16 +295,24 @@ void check_scale_freedom() {
 }
 
 template <class T> void check_shapes() {
-  const Shape shapes[] = {
-      {1, 2, 1100, 3},  // a block per row, products split along d
-      {1, 1, 1, 1},    {3, 1, 2, 5}, {1, 70, 3, 67}, {2, 2, 3, 5, 70, 1}, {1, 3, 4, 6, 1, 66},
-      {0, 3, 4, 5},    {2, 0, 4, 5}, {2, 3, 0, 5},   {2, 3, 4, 0},
+  std::vector<Shape> shapes = {
+      {1, 1, 1, 1}, {3, 1, 2, 5}, {1, 70, 3, 67}, {0, 3, 4, 5}, {2, 0, 4, 5}, {2, 3, 0, 5}, {2, 3, 4, 0},
   };
+  const std::vector<Shape> own = engine::pgd_shapes();
+  shapes.insert(shapes.end(), own.begin(), own.end());
   for (const Shape& shape : shapes) {
     AttackCase<T> attack(shape, ActivationKind::smooth_leaky_relu, Norm::l2, Loss::margin);
     attack.threat.steps = 2;
     attack.check("shape");
   }
+  for (const Shape& shape : own) {
+    AttackCase<T> attack(shape, ActivationKind::softplus, Norm::l2, Loss::squared);
+    attack.threat.steps = 2;
+    attack.threat.keep = Keep::worst;
+    attack.with_start();
+    attack.check("shape, squared, worst");
+  }
+  AttackCase<T>({2, 3, 4, 5, 1, 0}, ActivationKind::relu, Norm::linf, Loss::squared).check("no heads");
 }
 
 void run() {
@@ -332,6 +336,6 @@ void run() {
 }  // namespace bk::test
 
 int main() {
-  bk::test::run();
+  bk::test::engine::each_level(bk::test::run);
   return bk::test::finish("pgd");
 }

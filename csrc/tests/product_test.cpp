@@ -1,7 +1,7 @@
 // The tiled product in its three roles, and the sums over parts, against plain loops.
 #include "../cuda/product.cuh"
 
-#include "check.h"
+#include "emulated.h"
 
 namespace bk::test {
 namespace {

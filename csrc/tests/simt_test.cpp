@@ -2,6 +2,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../cuda/engine.h"
 #include "../cuda/launch.cuh"
 #include "check.h"
 
@@ -155,11 +156,19 @@ void check_wrong_kernels() {
   check_right_kernels();
 }
 
+void check_device() {
+  expect(cuda::use_device(0) == 0, "the device there is");
+  const int error = cuda::use_device(1);
+  expect(error != 0, "a device that there is not");
+  expect(cuda::error_string(error) == std::string("invalid device ordinal"), "what is wrong with it");
+}
+
 }  // namespace
 }  // namespace bk::test
 
 int main() {
   bk::test::check_right_kernels();
   bk::test::check_wrong_kernels();
+  bk::test::check_device();
   return bk::test::finish("simt");
 }

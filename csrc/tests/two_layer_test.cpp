@@ -1,5 +1,5 @@
 // two_layer, two_layer_value_and_grad and two_layer_parameter_grad against naive.h.
-#include "../cuda/engine.h"
+#include "engine.h"
 #include "problem.h"
 
 namespace bk::test {
@@ -25,15 +25,9 @@ template <class T> Results<Compute<T>> run_engine(const Problem<T>& problem) {
                  unwritten<A>(s.networks * s.heads * s.neurons),
                  unwritten<A>(s.networks * s.neurons)};
 
-  auto memory = workspace_of(cuda::two_layer_workspace(net, samples));
-  int error = cuda::two_layer(net, samples, out.f_alone.data(), {nullptr, memory.data()});
-  memory = workspace_of(cuda::two_layer_value_and_grad_workspace(net, samples));
-  error |= cuda::two_layer_value_and_grad(net, samples, problem.cotangent.data(), out.f.data(), out.gx.data(),
-                                          {nullptr, memory.data()});
-  memory = workspace_of(cuda::two_layer_parameter_grad_workspace(net, samples));
-  error |= cuda::two_layer_parameter_grad(net, samples, problem.cotangent.data(), out.gw.data(), out.ga.data(),
-                                          out.gb.data(), {nullptr, memory.data()});
-  expect_launched(error, s.text());
+  engine::two_layer(net, samples, out.f_alone.data());
+  engine::two_layer_value_and_grad(net, samples, problem.cotangent.data(), out.f.data(), out.gx.data());
+  engine::two_layer_parameter_grad(net, samples, problem.cotangent.data(), out.gw.data(), out.ga.data(), out.gb.data());
   return out;
 }
 
@@ -77,39 +71,37 @@ void check_optional_arguments() {
   const Network<double> net = problem.network();
   const Samples<double> samples = problem.samples();
 
-  auto memory = workspace_of(cuda::two_layer_value_and_grad_workspace(net, samples));
-  auto gx = unwritten<double>(static_cast<std::int64_t>(full.gx.size()));
-  cuda::two_layer_value_and_grad<double>(net, samples, nullptr, nullptr, gx.data(), {nullptr, memory.data()});
-  expect(same_bits(gx, full.gx), "gx without cotangent and f");
-
-  memory = workspace_of(cuda::two_layer_parameter_grad_workspace(net, samples));
-  auto ga = unwritten<double>(static_cast<std::int64_t>(full.ga.size()));
-  cuda::two_layer_parameter_grad<double>(net, samples, nullptr, nullptr, ga.data(), nullptr, {nullptr, memory.data()});
-  expect(same_bits(ga, full.ga), "ga alone");
+  const auto run_alone = [&](const std::vector<double>& expected, const char* name, auto call) {
+    auto result = unwritten<double>(static_cast<std::int64_t>(expected.size()));
+    call(result.data());
+    expect(same_bits(result, expected), std::string(name) + " alone");
+  };
+  const double *ones = nullptr, *r = problem.cotangent.data();
+  double* none = nullptr;
+  run_alone(full.gx, "gx", [&](double* gx) { engine::two_layer_value_and_grad(net, samples, ones, none, gx); });
+  run_alone(full.gw, "gw", [&](double* gw) { engine::two_layer_parameter_grad(net, samples, r, gw, none, none); });
+  run_alone(full.ga, "ga", [&](double* ga) { engine::two_layer_parameter_grad(net, samples, r, none, ga, none); });
+  run_alone(full.gb, "gb", [&](double* gb) { engine::two_layer_parameter_grad(net, samples, r, none, none, gb); });
 }
 
-// A row that is not finite stays alone.
-void check_rows_are_independent() {
-  Problem<float> problem({1, 70, 5, 9}, ActivationKind::relu);
-  const Results<float> before = run_engine(problem);
-  problem.x[3 * 5 + 2] = std::numeric_limits<float>::quiet_NaN();
-  problem.x[66 * 5] = std::numeric_limits<float>::infinity();
-  const Results<float> after = run_engine(problem);
-  for (std::int64_t row = 0; row < 70; ++row) {
-    if (row == 3) expect(std::isnan(after.f[3]), "a NaN in x gives a NaN in f");
-    if (row == 3 || row == 66) continue;
-    expect(before.f[row] == after.f[row], "a row that is not finite changed another row");
-    for (int t = 0; t < 5; ++t) {
-      expect(before.gx[row * 5 + t] == after.gx[row * 5 + t], "a row that is not finite changed another gradient");
-    }
+// Rows that are not finite, or overflow, stay alone.
+template <class T> void check_rows_are_independent(const Shape& shape, ActivationKind kind) {
+  using A = Compute<T>;
+  Problem<T> problem(shape, kind);
+  const std::int64_t size = shape.row_size(), huge = 0, nan = 3, infinite = shape.rows() - 3;
+  const auto bad = [=](std::int64_t row) { return row == huge || row == nan || row == infinite; };
+  const Results<A> before = run_engine(problem);
+  problem.x[huge * size] = A(1e30);
+  problem.x[nan * size + 2] = std::numeric_limits<A>::quiet_NaN();
+  problem.x[infinite * size] = std::numeric_limits<A>::infinity();
+  const Results<A> after = run_engine(problem);
+  for (std::int64_t i = 0; i < shape.rows() * shape.heads; ++i) {
+    if (i / shape.heads == nan) expect(std::isnan(after.f[i]), "a NaN in x gives a NaN in f");
+    expect(bad(i / shape.heads) || before.f[i] == after.f[i], "a row that is not finite changed another row");
   }
-}
-
-void check_device() {
-  expect(cuda::use_device(0) == 0, "the device there is");
-  const int error = cuda::use_device(1);
-  expect(error != 0, "a device that there is not");
-  expect(cuda::error_string(error) == std::string("invalid device ordinal"), "what is wrong with it");
+  for (std::int64_t i = 0; i < shape.rows() * size; ++i) {
+    expect(bad(i / size) || before.gx[i] == after.gx[i], "a row that is not finite changed another gradient");
+  }
 }
 
 void run() {
@@ -119,39 +111,38 @@ void run() {
     check<float>({2, 3, 5, 70, 2, 2}, activation);
     check<double>({2, 3, 5, 70, 2, 2}, activation);
     check<BFloat16>({1, 5, 3, 7}, activation);
+    check_rows_are_independent<float>({1, 70, 5, 9}, activation);
+    check_rows_are_independent<double>({2, 8, 17, 15, 2, 3}, activation);
+    check_rows_are_independent<BFloat16>({1, 7, 40, 9, 1, 2}, activation);
   }
-  const Shape shapes[] = {
+  std::vector<Shape> shapes = {
       {1, 1, 1, 1},
       {1, 65, 17, 67},
       {3, 7, 13, 31, 1, 1, false, false},
       {2, 5, 33, 19, 3, 4, true, true, true},
       {1, 130, 2, 3, 1, 1, true, false},
       {5, 1, 67, 1, 1, 2},
-      {1, 3, 601, 5, 1, 1},   // split along d
-      {1, 2, 3, 1031, 1, 1},  // split along the neurons
-      {1, 1030, 3, 2, 1, 1},  // split along the samples
-      {1, 3, 2, 5, 70, 1},    // patches across tiles
-      {1, 4, 6, 8, 1, 67},    // many heads
       {0, 3, 4, 5},
       {2, 0, 4, 5},
       {2, 3, 0, 5},
       {2, 3, 4, 0},
       {1, 0, 0, 0},
+      {2, 3, 4, 5, 1, 0},
   };
+  const std::vector<Shape> own = engine::two_layer_shapes();
+  shapes.insert(shapes.end(), own.begin(), own.end());
   for (const Shape& shape : shapes) {
     check<float>(shape, ActivationKind::relu);
     check<double>(shape, ActivationKind::softplus);
     check<BFloat16>(shape, ActivationKind::leaky_relu);
   }
   check_optional_arguments();
-  check_rows_are_independent();
-  check_device();
 }
 
 }  // namespace
 }  // namespace bk::test
 
 int main() {
-  bk::test::run();
+  bk::test::engine::each_level(bk::test::run);
   return bk::test::finish("two_layer");
 }

@@ -1,0 +1,65 @@
+// The CUDA kernels on the host.
+#pragma once
+
+#include "../cuda/engine.h"
+#include "emulated.h"
+#include "problem.h"
+
+namespace bk::test::engine {
+
+template <class T> void two_layer(const Network<T>& net, const Samples<Compute<T>>& samples, Compute<T>* f) {
+  auto memory = workspace_of(cuda::two_layer_workspace(net, samples));
+  expect_launched(cuda::two_layer(net, samples, f, {nullptr, memory.data()}), "two_layer");
+}
+
+template <class T>
+void two_layer_value_and_grad(const Network<T>& net, const Samples<Compute<T>>& samples, const Compute<T>* cotangent,
+                              Compute<T>* f, Compute<T>* gx) {
+  auto memory = workspace_of(cuda::two_layer_value_and_grad_workspace(net, samples));
+  const int error = cuda::two_layer_value_and_grad(net, samples, cotangent, f, gx, {nullptr, memory.data()});
+  expect_launched(error, "two_layer_value_and_grad");
+}
+
+template <class T>
+void two_layer_parameter_grad(const Network<T>& net, const Samples<Compute<T>>& samples, const Compute<T>* cotangent,
+                              Compute<T>* gw, Compute<T>* ga, Compute<T>* gb) {
+  auto memory = workspace_of(cuda::two_layer_parameter_grad_workspace(net, samples));
+  const int error = cuda::two_layer_parameter_grad(net, samples, cotangent, gw, ga, gb, {nullptr, memory.data()});
+  expect_launched(error, "two_layer_parameter_grad");
+}
+
+template <class A> void pgd_step(Norm norm, const PgdStep<A>& step) {
+  const int error = norm == Norm::l2 ? cuda::l2_pgd_step(step, nullptr) : cuda::linf_pgd_step(step, nullptr);
+  expect_launched(error, "pgd_step");
+}
+
+template <class T>
+void pgd(const Network<T>& net, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
+         const AttackResult<Compute<T>>& result) {
+  auto memory = workspace_of(cuda::pgd_workspace(net, x0, attack));
+  expect_launched(cuda::pgd(net, x0, attack, result, {nullptr, memory.data()}), "pgd");
+}
+
+// One set of instructions only.
+template <class Body> void each_level(Body body) { body(); }
+
+inline std::vector<Shape> two_layer_shapes() {
+  return {
+      {1, 3, 601, 5, 1, 1},   // split along d
+      {1, 2, 3, 1031, 1, 1},  // split along the neurons
+      {1, 1030, 3, 2, 1, 1},  // split along the samples
+      {1, 3, 2, 5, 70, 1},    // patches across tiles
+      {1, 4, 6, 8, 1, 67},    // many heads
+  };
+}
+inline std::vector<Shape> pgd_shapes() {
+  return {
+      {1, 2, 1100, 3},  // a block per row, products split along d
+      {2, 2, 3, 5, 70, 1},
+      {1, 3, 4, 6, 1, 66},  // patches and heads across tiles
+  };
+}
+// Rows and dimensions of pgd_step.
+inline std::vector<std::pair<std::int64_t, std::int64_t>> pgd_step_shapes() { return {{3, 1025}, {3, 3000}}; }
+
+}  // namespace bk::test::engine
