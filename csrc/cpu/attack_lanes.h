@@ -34,8 +34,7 @@ BK_HD void copy_columns(A* to, const A* from, std::int64_t size, std::int64_t wi
 
 // Whether f is needed at every iterate, and not only at the last.
 template <class A> BK_HD bool follows_value(const Threat<A>& threat, std::int64_t heads) {
-  return heads > 1 || threat.loss == Loss::squared || threat.direction == Direction::loss ||
-         threat.keep == Keep::worst;
+  return heads > 1 || threat.loss == Loss::squared || threat.direction == Direction::loss || threat.keep == Keep::worst;
 }
 
 template <class A> class AttackLanes {

@@ -67,7 +67,8 @@ template <class T> void AttackPanel<T>::start_from(const A* start) {
   for (std::int64_t i = 0; i < width(); ++i) {
     moved[i] = lanes_.radius[i] > 0 ? A(1) : A(0);
     scale[i] = A(1);
-    if (threat().norm == Norm::l2 && norms[i] > lanes_.radius[i]) scale[i] = static_cast<A>(lanes_.radius[i] / norms[i]);
+    if (threat().norm == Norm::l2 && norms[i] > lanes_.radius[i])
+      scale[i] = static_cast<A>(lanes_.radius[i] / norms[i]);
     for (std::int64_t k = 0; k < size() && lanes_.radius[i] == 0; ++k) delta_[k * width() + i] = A(0);
   }
   place(scale, moved, false);
