@@ -5,6 +5,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "engine.h"
 #include "workspace.h"
@@ -112,6 +113,11 @@ bool set_simd_level(const char* level) {
 constexpr std::align_val_t kCacheLine{64};
 Workspace::Workspace(std::size_t bytes) : memory_(::operator new(bytes, kCacheLine)) {}
 Workspace::~Workspace() { ::operator delete(memory_, kCacheLine); }
+
+Workspace& Workspace::operator=(Workspace&& other) {
+  std::swap(memory_, other.memory_);
+  return *this;
+}
 
 namespace {
 

@@ -2,6 +2,7 @@
 #include <new>
 
 #include "attack_panel.h"
+#include "gram.h"
 #include "row_norms.h"
 #include "tasks.h"
 
@@ -110,6 +111,7 @@ template <class T> class JointAttack {
 template <class T>
 void pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
          const AttackResult<Compute<T>>& result, Parallel run) {
+  if (attack.algorithm == Algorithm::gram) return gram_attack(network, x0, attack, result, run);
   using A = Compute<T>;
   const double passes = 2.0 * static_cast<double>(attack.threat.steps) + 1;
   const Sharing sharing = share(network, x0.count, passes, run);

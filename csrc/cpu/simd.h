@@ -7,6 +7,9 @@
 
 #include <cstdint>
 #include <cstring>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include "../model/macros.h"
 
@@ -121,6 +124,23 @@ template <class A> BK_HD bool any(Mask<A> mask) {
   Integer<A> joined = 0;
   for (int lane = 0; lane < Vec<A>::kLanes; ++lane) joined |= lanes[lane];
   return joined != 0;
+}
+
+// One bit per lane, the first lane lowest.
+template <class A> BK_HD std::uint32_t bits(Mask<A> mask) {
+#if defined(__AVX512DQ__)
+  if constexpr (sizeof(A) == 4) return static_cast<std::uint32_t>(_mm512_movepi32_mask((__m512i)mask.raw));
+  if constexpr (sizeof(A) == 8) return _mm512_movepi64_mask((__m512i)mask.raw);
+#elif defined(__AVX__)
+  if constexpr (sizeof(A) == 4) return static_cast<std::uint32_t>(_mm256_movemask_ps((__m256)mask.raw));
+  if constexpr (sizeof(A) == 8) return static_cast<std::uint32_t>(_mm256_movemask_pd((__m256d)mask.raw));
+#else
+  Integer<A> lanes[Vec<A>::kLanes];
+  std::memcpy(lanes, &mask.raw, sizeof(lanes));
+  std::uint32_t joined = 0;
+  for (int lane = 0; lane < Vec<A>::kLanes; ++lane) joined |= static_cast<std::uint32_t>(lanes[lane] & 1) << lane;
+  return joined;
+#endif
 }
 
 // True in the last `count` lanes.

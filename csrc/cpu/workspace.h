@@ -15,6 +15,7 @@ class Workspace {
   ~Workspace();
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
+  Workspace& operator=(Workspace&& other);  // trades memory
   BK_HD char* data() const { return static_cast<char*>(memory_); }
 
  private:

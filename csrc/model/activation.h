@@ -35,6 +35,12 @@ struct Activation {
   double beta;
 };
 
+// φ' is constant between kinks: the gates either side of them are all there is to φ.
+BK_HD bool piecewise_linear(const Activation& activation) {
+  return activation.kind == ActivationKind::identity || activation.kind == ActivationKind::relu ||
+         activation.kind == ActivationKind::leaky_relu;
+}
+
 // ---- scalar functions; vectors bring their own overloads ------------------------------------------------------------
 
 template <class T> BK_HD T select(bool condition, T yes, T no) { return condition ? yes : no; }

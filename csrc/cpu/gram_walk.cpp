@@ -1,0 +1,399 @@
+#include "gram_walk.h"
+
+#include "gate.h"
+#include "gram_rows.h"
+
+namespace bk::cpu::BK_SIMD_LEVEL {
+namespace {
+
+// Where more gates flip than one in so many, the product with all of G is faster than adding up its rows.
+constexpr std::int64_t kDenseFlips = 6;
+
+constexpr double kLeastShrink = 0x1p-30;
+
+// Near enough to 1 that it needs no unit.
+double unit_near(double size) {
+  if (!(size > 0) || !finite(size) || (size > 0x1p-16 && size < 0x1p16)) return 1;
+  return __builtin_ldexp(1, __builtin_ilogb(size));
+}
+
+// Calls visit(φ) with the piecewise-linear φ.
+template <class Visit> BK_HD auto visit_gate(const Activation& activation, Visit&& visit) {
+  switch (activation.kind) {
+    case ActivationKind::identity: return visit(Identity{});
+    case ActivationKind::leaky_relu: return visit(LeakyReLU{activation.alpha});
+    default: return visit(ReLU{});
+  }
+}
+
+}  // namespace
+
+template <class A>
+GramWalk<A>::GramWalk(const GramNetwork<A>& network, const GramChunk<A>& chunk, const Attack<A>& attack,
+                      const A* head_bias, std::int64_t first, std::int64_t row, std::int64_t count)
+    : network_(network),
+      chunk_(chunk),
+      head_bias_(head_bias),
+      first_(first),
+      count_(count),
+      directions_(directions(network)),
+      lanes_(attack, network.heads, (count + Vec<A>::kLanes - 1) / Vec<A>::kLanes, row, count),
+      follows_(follows_value(attack.threat, network.heads)) {}
+
+template <class A> std::int64_t GramWalk<A>::memory() const {
+  return 2 * network_.heads * lanes_.width() + lanes_.memory() + (directions_ > 1 ? 4 : 3) * count_ * size() +
+         network_.width + 3 * size();
+}
+
+template <class A> A* GramWalk<A>::attach(A* memory) {
+  A* next = memory;
+  const auto take = [&next](std::int64_t size) {
+    A* taken = next;
+    next += size;
+    return taken;
+  };
+  D_ = take(count_ * size());
+  C_ = take(count_ * size());
+  change_ = take(count_ * size());
+  V_now_ = directions_ > 1 ? take(count_ * size()) : nullptr;
+  combined_ = take(network_.width);
+  values_ = take(size());
+  turned_by_ = take(size());
+  turned_ = reinterpret_cast<std::int32_t*>(take(size()));
+  logits_ = take(network_.heads * lanes_.width());
+  cotangent_ = take(network_.heads * lanes_.width());
+  return lanes_.attach(next, logits_, cotangent_);
+}
+
+// ---- x_0 ------------------------------------------------------------------------------------------------------------
+
+template <class A> void GramWalk<A>::begin() {
+  const bool last = lanes_.threat().steps == 0, value = last || follows_;
+  lanes_.begin();
+  for (std::int64_t i = 0; i < network_.heads * lanes_.width(); ++i) logits_[i] = A(0);
+  for (std::int64_t i = 0; i < count_; ++i) {
+    start(i);
+    look_first(i, value);
+  }
+  if (value) lanes_.see_value(head_bias_, last);
+  for (std::int64_t i = 0; i < count_ && !network_.flips; ++i) set_direction(i, true);
+}
+
+template <class A> void GramWalk<A>::start(std::int64_t i) {
+  const double reach = lanes_.step[i] * static_cast<double>(lanes_.threat().steps);
+  unit_[i] = unit_near(reach < lanes_.radius[i] ? reach : lanes_.radius[i]);
+  shrink_[i] = start_[i] = 1;
+  drift_[i] = 0;
+  if (!finite(chunk_.start_norms[first_ + i])) lanes_.valid[i] = A(0);
+  A* D = D_ + i * size();
+  A* C = C_ + i * size();
+  const A scale = static_cast<A>(1 / unit_[i]);
+  for (std::int64_t j = 0; j < size(); ++j) {
+    D[j] = chunk_.start_hidden ? row(chunk_.start_hidden, i)[j] * scale : A(0);
+    C[j] = A(0);
+  }
+  A* H = row(chunk_.hidden, i);
+  for (std::int64_t p = 0; p < network_.patches; ++p, H += network_.width) {
+    add_scaled(H, network_.bias, H, static_cast<A>(network_.weight_unit), network_.width);
+  }
+}
+
+// The slopes at x_0, or for smooth φ its H; and f if wanted.
+template <class A> void GramWalk<A>::look_first(std::int64_t i, bool value) {
+  if (!network_.flips) return look_densely(i, value);
+  A* h = change_ + i * size();
+  A* S = row(chunk_.slopes, i);
+  for (std::int64_t j = 0; j < size(); ++j) S[j] = A(1);
+  add_scaled(h, row(chunk_.hidden, i), D_ + i * size(), hidden_scale(i), size());
+  gate_elements<A>(network_.activation, h, 1, size() / Vec<A>::kLanes, values_, S);
+  copy_row(S, h, size());
+  if (value) sum_value(i);
+}
+
+template <class A> void GramWalk<A>::write_directions(std::int64_t head) {
+  const std::int64_t width = network_.width;
+  for (std::int64_t i = 0; i < count_; ++i) {
+    A* to = row(chunk_.coefficients, i);
+    const A* S = row(chunk_.slopes, i);
+    if (!network_.flips) copy_row(to, S, size());
+    for (std::int64_t p = 0; network_.flips && p < network_.patches; ++p) {
+      multiply_row(to + p * width, S + p * width, network_.head + head * width, width);
+    }
+  }
+}
+
+// ---- H, and what follows from it ------------------------------------------------------------------------------------
+
+// What follows from a new H; false where V is to be changed with those of the other samples, by add_changes().
+template <class A> bool GramWalk<A>::look(std::int64_t i, bool value, bool last) {
+  if (!network_.flips) {
+    look_densely(i, value);
+    return false;
+  }
+  const std::int64_t flips = find_flips(i, value);
+  if (value) sum_value(i);
+  return last || turn(i, flips);
+}
+
+// H into `change`, and f if wanted.
+template <class A> void GramWalk<A>::look_densely(std::int64_t i, bool value) {
+  A* h = change_ + i * size();
+  add_scaled(h, row(chunk_.hidden, i), D_ + i * size(), hidden_scale(i), size());
+  if (!value) return;
+  gate_elements<A>(network_.activation, h, 1, size() / Vec<A>::kLanes, values_, nullptr);
+  sum_value(i);
+}
+
+// The gates that have flipped, into `turned`; returns how many. φ into `values` if wanted.
+template <class A> std::int64_t GramWalk<A>::find_flips(std::int64_t i, bool value) {
+  using Vector = Vec<A>;
+  const A* H0 = row(chunk_.hidden, i);
+  const A* D = D_ + i * size();
+  A* S = row(chunk_.slopes, i);
+  const Vector scale = Vector::broadcast(hidden_scale(i));
+  std::int64_t flips = 0;
+  visit_gate(network_.activation, [&](auto phi) __attribute__((always_inline)) {
+    for (std::int64_t j = 0; j < size(); j += Vector::kLanes) {
+      const Vector h = Vector::load(H0 + j) + scale * Vector::load(D + j), old = Vector::load(S + j);
+      const Vector slope = phi.first(h);
+      if (value) phi.value(h).store(values_ + j);
+      std::uint32_t turned = bits(slope != old);
+      if (turned == 0) continue;
+      A changes[Vector::kLanes];
+      (slope - old).store(changes);
+      slope.store(S + j);
+      for (; turned != 0; turned &= turned - 1) {
+        const int lane = __builtin_ctz(turned);
+        turned_[flips] = static_cast<std::int32_t>(j + lane);
+        turned_by_[flips++] = changes[lane];
+      }
+    }
+  });
+  return flips;
+}
+
+template <class A> void GramWalk<A>::sum_value(std::int64_t i) {
+  for (std::int64_t c = 0; c < network_.heads; ++c) {
+    double f = 0;
+    for (std::int64_t p = 0; p < network_.patches; ++p) {
+      f += dot(values_ + p * network_.width, network_.head + c * network_.width, network_.width);
+    }
+    logits_[c * lanes_.width() + i] = static_cast<A>(f * network_.head_unit);
+  }
+}
+
+// R A: what slopes are multiplied by to give the direction.
+template <class A> const A* GramWalk<A>::combine_heads(std::int64_t i) {
+  if (network_.heads == 1) return network_.head;
+  combine(combined_, network_.head, network_.width, cotangent_ + i, lanes_.width(), network_.heads, network_.width);
+  return combined_;
+}
+
+// Smooth φ, its H and the cotangent known: U, and ΔU in place of H.
+template <class A> void GramWalk<A>::set_direction(std::int64_t i, bool first) {
+  const std::int64_t width = network_.width;
+  const A* heads = combine_heads(i);
+  for (std::int64_t p = 0; p < network_.patches; ++p) {
+    A* change = change_ + i * size() + p * width;
+    A* U = row(chunk_.slopes, i) + p * width;
+    gate_elements<A>(network_.activation, change, 1, width / Vec<A>::kLanes, nullptr, heads);
+    if (first) {
+      copy_row(U, change, width);
+    } else {
+      replace_row(U, change, width);
+      drift_[i] += squared_products(change, network_.influence, width);
+    }
+  }
+}
+
+// ---- V --------------------------------------------------------------------------------------------------------------
+
+// V of each head after these flips; false, and ΔS in `change`, where there are so many that a product is faster.
+template <class A> bool GramWalk<A>::turn(std::int64_t i, std::int64_t flips) {
+  const std::int64_t width = network_.width;
+  for (std::int64_t k = 0; k < flips; ++k) {
+    const double change = static_cast<double>(turned_by_[k]) * network_.influence[turned_[k] % width];
+    drift_[i] += change * change;
+  }
+  if (flips * kDenseFlips > size()) {
+    for (std::int64_t k = 0; k < flips; ++k) change_[i * size() + turned_[k]] = turned_by_[k];
+    return false;
+  }
+  for (std::int64_t c = 0; c < directions_; ++c) add_rows(V(c, i), network_.head + c * width, flips);
+  return true;
+}
+
+// V += Σ ΔS_j head_j G_j, a few rows of G at a time.
+template <class A> void GramWalk<A>::add_rows(A* V, const A* head, std::int64_t flips) const {
+  const std::int64_t width = network_.width;
+  for (std::int64_t k = 0; k < flips;) {
+    const std::int64_t patch = turned_[k] / width;
+    const A* rows[kRowsAtOnce];
+    A by[kRowsAtOnce] = {};
+    for (int r = 0; r < kRowsAtOnce; ++r) rows[r] = network_.gram;
+    for (int r = 0; r < kRowsAtOnce && k < flips && turned_[k] / width == patch; ++k, ++r) {
+      const std::int64_t neuron = turned_[k] - patch * width;
+      rows[r] = network_.gram + neuron * width;
+      by[r] = turned_by_[k] * head[neuron];
+    }
+    add_multiples(V + patch * width, rows, by, width);
+  }
+}
+
+// V += ΔU G for samples [begin, end) at once; for piecewise-linear φ `change` is ΔS, zero where V is up to date.
+template <class A> void GramWalk<A>::add_changes(std::int64_t begin, std::int64_t end) {
+  const std::int64_t width = network_.width, rows = (end - begin) * network_.patches;
+  A* all = change_ + begin * size();
+  const Numbers<A> scaled(network_.flips ? rows * width : 0);
+  for (std::int64_t c = 0; c < directions_; ++c) {
+    for (std::int64_t k = 0; network_.flips && k < rows; ++k) {
+      multiply_row(scaled.data() + k * width, all + k * width, network_.head + c * width, width);
+    }
+    const A* changes = network_.flips ? scaled.data() : all;
+    matmul<A>({changes, width, rows, network_.neurons, network_.gram, width, false, width, V(c, begin), width, true},
+              {});
+  }
+  for (std::int64_t k = 0; network_.flips && k < rows * width; ++k) all[k] = A(0);
+}
+
+// ‖g‖² and the bound of its rounding.
+template <class A> void GramWalk<A>::measure(std::int64_t i) {
+  const std::int64_t width = network_.width;
+  const A* heads = network_.flips ? combine_heads(i) : nullptr;
+  const A* now = V(0, i);
+  largest_[i] = 1;
+  if (directions_ > 1) {
+    largest_[i] = 0;
+    for (std::int64_t c = 0; c < directions_; ++c) {
+      const double size = __builtin_fabs(static_cast<double>(cotangent_[c * lanes_.width() + i]));
+      if (size > largest_[i]) largest_[i] = size;
+    }
+    combine(V_now_ + i * size(), V(0, i), chunk_.samples * size(), cotangent_ + i, lanes_.width(), directions_, size());
+    now = V_now_ + i * size();
+  }
+  square_[i] = bound_[i] = 0;
+  for (std::int64_t p = 0; p < network_.patches; ++p) {
+    const Measures sums = measure_row(now + p * width, row(chunk_.slopes, i) + p * width, heads, network_.norms, width);
+    square_[i] += sums.square;
+    bound_[i] += sums.bound;
+  }
+  if (square_[i] < 0) square_[i] = 0;
+}
+
+// V afresh where it has cancelled.
+template <class A> void GramWalk<A>::refresh(std::int64_t begin, std::int64_t end) {
+  std::int64_t stale[kMaxWidth<A>], count = 0;
+  for (std::int64_t i = begin; i < end; ++i) {
+    if (drift_[i] * largest_[i] * largest_[i] > 16 * square_[i] && lanes_.valid[i] != 0) stale[count++] = i;
+  }
+  if (count == 0) return;
+  const std::int64_t width = network_.width, rows = count * network_.patches, d = network_.dim;
+  const Numbers<A> U(rows * width), g(rows * padded(d));
+  for (std::int64_t c = 0; c < directions_; ++c) {
+    for (std::int64_t k = 0; k < rows; ++k) {
+      const A* S = row(chunk_.slopes, stale[k / network_.patches]) + k % network_.patches * width;
+      if (network_.flips) multiply_row(U.data() + k * width, S, network_.head + c * width, width);
+      else copy_row(U.data() + k * width, S, width);
+    }
+    matmul<A>({U.data(), width, rows, network_.neurons, network_.w, d, false, d, g.data(), padded(d)}, {});
+    matmul<A>({g.data(), padded(d), rows, d, network_.w, d, true, network_.neurons, U.data(), width}, {});
+    for (std::int64_t k = 0; k < count; ++k) copy_row(V(c, stale[k]), U.data() + k * size(), size());
+  }
+  for (std::int64_t k = 0; k < count; ++k) {
+    drift_[stale[k]] = 0;
+    measure(stale[k]);
+  }
+}
+
+// ---- a step ---------------------------------------------------------------------------------------------------------
+
+template <class A> void GramWalk<A>::move(std::int64_t i) {
+  const double norm = gradient_unit() * __builtin_sqrt(square_[i]);
+  if (!finite(norm) || !finite(lanes_.factor[i])) lanes_.valid[i] = A(0);
+  if (lanes_.valid[i] == 0) return;
+  const double step = lanes_.step_per_gradient(i, norm, gradient_unit() * bound_[i], 1);
+  if (step == 0) return;
+  const std::int64_t width = network_.width;
+  const A by = static_cast<A>(step * gradient_unit() / (unit_[i] * shrink_[i]));
+  const A* heads = network_.flips ? combine_heads(i) : nullptr;
+  const A* now = directions_ > 1 ? V_now_ + i * size() : V(0, i);
+  const double start = start_[i] / unit_[i];
+  double square = start * chunk_.start_norms[first_ + i] * start * chunk_.start_norms[first_ + i];
+  for (std::int64_t p = 0; p < network_.patches; ++p) {
+    const std::int64_t at = i * size() + p * width;
+    A* D = D_ + at;
+    A* C = C_ + at;
+    square += move_row(D, C, now + p * width, row(chunk_.slopes, i) + p * width, heads, by, width);
+    if (chunk_.start_hidden) square += start * dot(C, chunk_.start_hidden + first_ * size() + at, width);
+  }
+  const double length = shrink_[i] * unit_[i] * __builtin_sqrt(square > 0 ? square : 0);
+  if (!finite(length)) lanes_.valid[i] = A(0);
+  if (length > lanes_.radius[i]) shrink_[i] *= lanes_.radius[i] / length;
+  if (shrink_[i] < kLeastShrink) {
+    const A scale = static_cast<A>(shrink_[i]);
+    for (std::int64_t j = i * size(); j < (i + 1) * size(); ++j) {
+      D_[j] *= scale;
+      C_[j] *= scale;
+    }
+    start_[i] *= shrink_[i];
+    shrink_[i] = 1;
+  }
+}
+
+template <class A> void GramWalk<A>::keep(std::int64_t i) {
+  chunk_.start_scales[first_ + i] = shrink_[i] * start_[i];
+  chunk_.coefficient_scales[first_ + i] = shrink_[i] * unit_[i];
+  copy_row(row(chunk_.coefficients, i), C_ + i * size(), size());
+}
+
+// A step of samples [begin, end); whether each V followed by itself.
+template <class A> bool GramWalk<A>::step(std::int64_t begin, std::int64_t end, bool last) {
+  const bool value = last || follows_;
+  for (std::int64_t i = begin; i < end; ++i) measure(i);
+  refresh(begin, end);
+  bool done = true;
+  for (std::int64_t i = begin; i < end; ++i) {
+    move(i);
+    done &= look(i, value, last);
+  }
+  if (follows_) see(last);
+  if (last) return true;
+  for (std::int64_t i = begin; i < end && !network_.flips; ++i) set_direction(i, false);
+  if (!done) add_changes(begin, end);
+  return done;
+}
+
+// f is known at the iterate of all samples.
+template <class A> void GramWalk<A>::see(bool last) {
+  lanes_.see_value(head_bias_, last);
+  for (std::int64_t i = 0; i < count_ && lanes_.keeps_worst(); ++i) {
+    if (lanes_.improved[i] != 0) keep(i);
+  }
+}
+
+template <class A> void GramWalk<A>::run(const AttackResult<A>& result, bool summed) {
+  const std::int64_t steps = lanes_.threat().steps;
+  for (std::int64_t i = 0; i < count_; ++i) {
+    keep(i);
+    for (std::int64_t p = 0; summed && p < network_.patches; ++p) {
+      const A* S = row(chunk_.slopes, i) + p * network_.width;
+      drift_[i] += squared_products(S, network_.influence, network_.width);
+    }
+  }
+  for (std::int64_t j = 0; network_.flips && j < count_ * size(); ++j) change_[j] = A(0);
+  // Together for products with many rows, or where f calls for it; else one after the other, each in the nearest cache.
+  std::int64_t k = 1;
+  bool apart = false;
+  for (; k <= steps && !apart; ++k) apart = step(0, count_, k == steps) && !follows_;
+  for (std::int64_t i = 0; i < count_ && k <= steps; ++i) {
+    for (std::int64_t next = k; next <= steps; ++next) step(i, i + 1, next == steps);
+  }
+  if (!follows_ && steps > 0) see(true);
+  for (std::int64_t i = 0; i < count_ && !lanes_.keeps_worst(); ++i) keep(i);
+  lanes_.store(result);
+}
+
+template class GramWalk<float>;
+template class GramWalk<double>;
+
+}  // namespace bk::cpu::BK_SIMD_LEVEL

@@ -1,0 +1,33 @@
+// Products of whole matrices, at the speed of the panel kernels: what the gram walk begins and ends with.
+#pragma once
+
+#include "simd.h"
+#include "workspace.h"
+
+namespace bk::cpu::BK_SIMD_LEVEL {
+
+// Rows that products are stored in are padded with zeros to a multiple of this, whatever the SIMD level.
+constexpr std::int64_t kPadding = 16;
+BK_HD std::int64_t padded(std::int64_t columns) { return (columns + kPadding - 1) / kPadding * kPadding; }
+
+// C (rows, columns) = or += a (rows, depth) · B. Row i of a begins at a + i·a_stride, and so on.
+// Each element is a chain of multiply-adds in blocks of depth: its bits depend on no other row or column.
+template <class A> struct Matmul {
+  const A* a;
+  std::int64_t a_stride;
+  std::int64_t rows, depth;
+  const A* b;
+  std::int64_t b_stride;
+  bool transposed;  // b is Bᵀ (columns, depth); else B (depth, columns)
+  std::int64_t columns;
+  A* c;  // columns beyond `columns`, up to padded(columns), become zero
+  std::int64_t c_stride;
+  bool accumulate = false;
+};
+template <class A> void matmul(const Matmul<A>& task, const Parallel& run);
+
+// G (rows, padded(rows)) = w wᵀ, w (rows, depth): half the work of a product.
+template <class A>
+void gram_matrix(const A* w, std::int64_t stride, std::int64_t rows, std::int64_t depth, A* G, const Parallel& run);
+
+}  // namespace bk::cpu::BK_SIMD_LEVEL
