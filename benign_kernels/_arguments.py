@@ -33,6 +33,12 @@ def integer(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
+def switch(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: got {value!r}, expected True or False")
+    return bool(value)
+
+
 def tensor(name: str, value: Any) -> Tensor:
     """Without its history; NumPy arrays are shared, not copied, where torch can."""
     if isinstance(value, np.ndarray):

@@ -83,6 +83,7 @@ def _pgd(
     a: Tensor,
     bias: Tensor | None,
     head_bias: Tensor | None,
+    gram: Tensor | None,
     start: Tensor | None,
     radius_rows: Tensor | None,
     step_rows: Tensor | None,
@@ -99,11 +100,18 @@ def _pgd(
     box_lo: float,
     box_hi: float,
     trajectory: bool,
+    stop_early: bool,
+    need_x: bool,
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     points = _points(x0, W)
     path = [steps + 1, *points] if trajectory else [0]
-    return x0.new_empty(points), x0.new_empty(_outputs(x0, W, a)), x0.new_empty(_rows(x0, W)), x0.new_empty(path)
+    return (
+        x0.new_empty(points if need_x else [0]),
+        x0.new_empty(_outputs(x0, W, a)),
+        x0.new_empty(_rows(x0, W)),
+        x0.new_empty(path),
+    )
 
 
 # Under autocast networks are computed in float32 (float64 stays): a network's sums over neurons and an attack's small

@@ -36,6 +36,12 @@ def plan(
     piecewise_linear: bool,
     item_size: int,
     cuda: bool,
+    l2: bool,
+    box: bool,
+    trajectory: bool,
+    start: bool,
+    gram: bool,
+    need_x: bool,
     algorithm: str,
 ) -> Plan: ...
 def available_algorithms() -> list[str]: ...

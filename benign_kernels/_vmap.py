@@ -117,15 +117,15 @@ for _name in ("l2_pgd_step", "l2_pgd_step_", "linf_pgd_step", "linf_pgd_step_"):
 
 def _map_pgd(info: Any, dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
     """A mapped dimension of an attack is one more of rows, or of networks, where they have one."""
-    size, numbers = info.batch_size, arguments[9:]
-    mapped = [t is not None and dim is not None for t, dim in zip(arguments[:9], dims[:9], strict=True)]
-    fronts: list[Any] = list(map(_front, arguments[:9], dims[:9]))
+    size, numbers = info.batch_size, arguments[10:]
+    mapped = [t is not None and dim is not None for t, dim in zip(arguments[:10], dims[:10], strict=True)]
+    fronts: list[Any] = list(map(_front, arguments[:10], dims[:10]))
     x0, y, *network, start, radius, step = fronts
-    of_rows = [_expanded(size, *pair) for pair in zip((mapped[1], *mapped[6:]), (y, start, radius, step), strict=True)]
+    of_rows = [_expanded(size, *pair) for pair in zip((mapped[1], *mapped[7:]), (y, start, radius, step), strict=True)]
     rows, networks = x0.shape[mapped[0] : -1], network[0].shape[mapped[2] : -2]
-    new_networks = any(mapped[2:6]) and not networks
+    new_networks = any(mapped[2:7]) and not networks
     if new_networks or networks:
-        network = [_expanded(size, *pair) for pair in zip(mapped[2:6], network, strict=True)]
+        network = [_expanded(size, *pair) for pair in zip(mapped[2:7], network, strict=True)]
     if new_networks:  # which have one dimension of rows
         count = math.prod(rows)
         x0 = x0.reshape(*x0.shape[: mapped[0]], count, x0.shape[-1])
@@ -136,10 +136,12 @@ def _map_pgd(info: Any, dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[T
         x0 = _expanded(size, mapped[0], x0)
     y, start, radius, step = of_rows
     x, logits, margin, path = ops.pgd.default(x0, y, *network, start, radius, step, *numbers)
+    has_x = x.dim() > margin.dim()  # unless only margins were asked for
     if new_networks:
-        x, logits, margin = (t.reshape(size, *rows, *t.shape[2:]) for t in (x, logits, margin))
+        x = x.reshape(size, *rows, *x.shape[2:]) if has_x else x
+        logits, margin = (t.reshape(size, *rows, *t.shape[2:]) for t in (logits, margin))
         path = path.reshape(-1, size, *rows, path.shape[-1]) if path.dim() > 1 else path
-    return (x, logits, margin, path), (0, 0, 0, 1 if path.dim() > 1 else None)
+    return (x, logits, margin, path), (0 if has_x else None, 0, 0, 1 if path.dim() > 1 else None)
 
 
 torch.library.register_vmap("benign_kernels::pgd", _map_pgd)

@@ -5,56 +5,43 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from . import _arguments
+from ._budget import DIRECTIONS, Budget, checked_budget, per_row, step_size, uniform_in_ball
 from ._library import ops
 from .activation import Activation, resolve
+from .plan import Plan, plan
 
-if TYPE_CHECKING:
-    from .plan import Plan
-
-ALGORITHMS = ("auto", "dense")
-
-
-class DirectionRule(NamedTuple):
-    """How a step's direction is taken from the network: what the C++ ``Threat`` holds."""
-
-    direction: str  # "exact", or "loss" for the loss's own gradient
-    floor_rule: str = "added"  # how the loss's gradient norm is kept off zero: "added", "clipped", "squared"
-    floor: float = 0.0
-    mean: bool = False  # the loss is a mean over the samples, not a sum
-
-
-#: ``exact`` never sees the size of the loss's derivative, so that saturation cannot hide an attack.
-#: The others are the gradients of the logistic or cross-entropy loss with that library's floor.
-DIRECTIONS = {
-    "exact": DirectionRule("exact"),
-    "torchattacks": DirectionRule("loss", "added", 1e-10, mean=True),
-    "foolbox": DirectionRule("loss", "clipped", 1e-12),
-    "cleverhans": DirectionRule("loss", "squared", 1e-12, mean=True),
-}
+ALGORITHMS = ("auto", "dense", "half_sparse", "gram")
 
 
 @dataclass(frozen=True)
 class AttackResult:
     """What an attack found, one row per sample.
 
-    ``x``: (..., n, P·d) the attacked points.  ``logits``: (..., n) or (..., n, k) the network there.
+    ``x``: (..., n, P·d) the attacked points, unless ``need="margin"``.
+    ``logits``: (..., n) or (..., n, k) the network there.
     ``margin``: (..., n), y·f, or f_y minus the largest other logit, or −‖f − y‖² for ``loss="squared"``.
     ``trajectory``: (K+1, ..., n, P·d) every iterate, when asked for; with restarts, (restarts, K+1, ...).
     """
 
-    x: Tensor
+    points: Tensor | None = field(repr=False)
     logits: Tensor
     margin: Tensor
     trajectory: Tensor | None
     loss: str = field(repr=False)
     problem: dict[str, Any] | None = field(repr=False)
+
+    @property
+    def x(self) -> Tensor:
+        """(..., n, P·d): the attacked points."""
+        if self.points is None:
+            raise ValueError("x: was not computed, as need='margin' was asked for; expected need='x'")
+        return self.points
 
     @property
     def success(self) -> Tensor:
@@ -68,8 +55,6 @@ class AttackResult:
     @cached_property
     def plan(self) -> Plan | None:
         """The algorithm the attack ran, with its estimated cost and the reason; None where it went through autograd."""
-        from .plan import plan
-
         return None if self.problem is None else plan(**self.problem)
 
 
@@ -94,6 +79,9 @@ def l2_pgd(
     generator: torch.Generator | None = None,
     keep: str = "last",
     trajectory: bool = False,
+    need: str = "x",
+    early_stop: bool = False,
+    gram: Tensor | None = None,
     algorithm: str = "auto",
 ) -> AttackResult:
     r"""Projected gradient descent on the margin, in the ℓ2 ball around each sample.
@@ -122,7 +110,12 @@ def l2_pgd(
         keep: ``"last"``, the final iterate, or ``"worst"``, the iterate of least margin among x_0 … x_K; over
             restarts, the one of least margin either way.
         trajectory: whether to return every iterate.
-        algorithm: ``"auto"``, or one by name.
+        need: ``"margin"`` where only margins and logits are wanted: the points, a good part of the work, are left out.
+        early_stop: a sample rests at its first iterate whose margin is not positive.
+        gram: (*S, m, m) W Wᵀ in the dtype of the result, where the same W is attacked again and again.
+        algorithm: ``"auto"`` leaves it to :func:`plan`. ``"dense"`` works in input space; ``"half_sparse"`` (piecewise
+            linear, one head) too, but its gradient follows the gates that flip; ``"gram"`` (no box, no trajectory) in
+            neuron space, where the cost of a step does not depend on d. All are exact, and agree up to rounding.
 
     The result is computed in W's precision (float32 for bfloat16), without autograd.  A sample that is not finite, or
     becomes so, is NaN in the result and touches no other.
@@ -133,8 +126,11 @@ def l2_pgd(
     torch.Size([100])
     """
     network = _Network(W, a, bias, head_bias, activation, patches)
-    budget = _Budget("l2", radius, step, steps, loss, direction, box, start, restarts, generator, keep, trajectory)
-    return _pgd(x0, y, network, budget, algorithm)
+    budget = checked_budget(
+        *("l2", radius, step, steps, loss, direction, box, start),
+        *(restarts, generator, keep, trajectory, need, early_stop),
+    )
+    return _pgd(x0, y, network, budget, gram, algorithm)
 
 
 def linf_pgd(
@@ -158,6 +154,8 @@ def linf_pgd(
     generator: torch.Generator | None = None,
     keep: str = "last",
     trajectory: bool = False,
+    need: str = "x",
+    early_stop: bool = False,
     algorithm: str = "auto",
 ) -> AttackResult:
     r"""Projected sign-gradient descent on the margin, in the ℓ∞ ball; arguments and result as :func:`l2_pgd`.
@@ -170,8 +168,11 @@ def linf_pgd(
     True
     """
     network = _Network(W, a, bias, head_bias, activation, patches)
-    budget = _Budget("linf", radius, step, steps, loss, direction, box, start, restarts, generator, keep, trajectory)
-    return _pgd(x0, y, network, budget, algorithm)
+    budget = checked_budget(
+        *("linf", radius, step, steps, loss, direction, box, start),
+        *(restarts, generator, keep, trajectory, need, early_stop),
+    )
+    return _pgd(x0, y, network, budget, None, algorithm)
 
 
 class _Network(NamedTuple):
@@ -183,26 +184,9 @@ class _Network(NamedTuple):
     patches: int
 
 
-class _Budget(NamedTuple):
-    norm: str
-    radius: Any
-    step: Any
-    steps: int
-    loss: str
-    direction: str
-    box: tuple[float, float] | None
-    start: Any
-    restarts: int
-    generator: torch.Generator | None
-    keep: str
-    trajectory: bool
-
-
-@torch.no_grad()
-def _pgd(x0: Any, y: Any, network: _Network, budget: _Budget, algorithm: str) -> AttackResult:
-    budget, network = _checked(budget, algorithm), _checked_network(network)
-    phi, patches = resolve(network.activation), network.patches
-    W, a, bias, head_bias = network[:4]
+def _pgd(x0: Any, y: Any, network: _Network, budget: Budget, gram: Any, algorithm: str) -> AttackResult:
+    _arguments.one_of("algorithm", algorithm, ALGORITHMS)
+    W, a, bias, head_bias, phi, patches = _checked_network(network)
     dtype = torch.float32 if W.dtype == torch.bfloat16 else W.dtype
     x0, start = _widened(_arguments.tensor("x0", x0)), _widened(budget.start)
     if x0.shape[-1:] != (patches * W.shape[-1],):
@@ -210,46 +194,62 @@ def _pgd(x0: Any, y: Any, network: _Network, budget: _Budget, algorithm: str) ->
 
     networks = W.shape[:-2]
     rows = x0.shape[:-1] if not networks else (*networks, *x0.shape[-2:-1])
-    points = (*rows, *x0.shape[-1:])
     lo, hi = budget.box if budget.box is not None else (-math.inf, math.inf)
-    if start is not None:
-        start = (start.expand(points) if start.shape == x0.shape else start).clamp(lo, hi)
     like = {"dtype": dtype, "device": x0.device}
-    y = _targets(y, rows, a.shape[-2] if a.dim() == W.dim() else None, budget.loss, like)
-    radius, radius_rows = _per_row("radius", budget.radius, rows, like)
-    step, step_rows = _per_row("step", _step_size(budget), rows, like)
+    heads = a.shape[-2] if a.dim() == W.dim() else None
+    y = _targets(y, rows, heads, budget.loss, like)
+    radius, radius_rows = per_row("radius", budget.radius, rows, like)
+    step, step_rows = per_row("step", step_size(budget), rows, like)
+    gram = _arguments.optional("gram", gram)
     rule = DIRECTIONS[budget.direction]
     samples = max(1, math.prod(rows) // max(1, math.prod(networks)))
 
     def attack_from(start: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return ops.pgd.default(
-            *(x0, y, W, a, bias, head_bias, start, radius_rows, step_rows, radius, step, budget.steps),
+            *(x0, y, W, a, bias, head_bias, gram, start, radius_rows, step_rows, radius, step, budget.steps),
             *(budget.norm, budget.loss, rule.direction, rule.floor_rule, rule.floor, 1 / samples if rule.mean else 1.0),
-            *(budget.keep == "worst", lo, hi, budget.trajectory, *phi.native, patches),
+            *(budget.keep == "worst", lo, hi, budget.trajectory, budget.early_stop, budget.need == "x", algorithm),
+            *(*phi.native, patches),
         )
 
-    x, logits, margin, path = attack_from(start)
-    paths = [path]
+    sizes = {"n": samples, "d": W.shape[-1], "m": W.shape[-2], "patches": patches, "heads": heads or 1}
+    problem = {
+        **sizes,
+        **{"steps": budget.steps, "networks": math.prod(networks), "activation": phi, "dtype": W.dtype},
+        **{"device": x0.device.type, "norm": budget.norm, "box": budget.box is not None, "gram": gram is not None},
+        **{"trajectory": budget.trajectory, "start": start is not None, "need": budget.need, "algorithm": algorithm},
+    }
+    points = (*rows, *x0.shape[-1:])
+    if start is not None:
+        start = (start.expand(points) if start.shape == x0.shape else start).clamp(lo, hi)
+    planned = budget.restarts > 1 and gram is None and not torch.compiler.is_compiling()
+    if planned and plan(**problem).algorithm == "gram":
+        gram = W.to(dtype) @ W.to(dtype).mT  # once for all restarts
+    found = attack_from(start)
+    trajectory = [found[3]]
     for _ in range(budget.restarts - 1):
-        offset = _uniform_in_ball(
+        offset = uniform_in_ball(
             budget.norm, points, radius if radius_rows is None else radius_rows, budget.generator, like
         )
-        found = attack_from((x0 + offset).clamp(lo, hi))
-        # A NaN wins: once a sample is not finite it stays so, as it does within one attack.
-        worse = (found[2] < margin) | found[2].isnan()
-        x = torch.where(worse.unsqueeze(-1), found[0], x)
-        logits = torch.where(worse if logits.dim() == worse.dim() else worse.unsqueeze(-1), found[1], logits)
-        margin = torch.where(worse, found[2], margin)
-        paths.append(found[3])
-
-    trajectory = None
+        other = attack_from((x0 + offset).clamp(lo, hi))
+        trajectory.append(other[3])
+        found = _worse(found, other)
+    x, logits, margin, _ = found
+    path = None
     if budget.trajectory:
-        trajectory = paths[0] if budget.restarts == 1 else torch.stack(paths)
-    heads = a.shape[-2] if a.dim() == W.dim() else 1
-    shape = {"n": samples, "d": W.shape[-1], "m": W.shape[-2], "patches": patches, "heads": heads}
-    shape["steps"] = budget.steps
-    problem = {**shape, "networks": math.prod(networks), "activation": phi, "dtype": W.dtype, "device": x0.device.type}
-    return AttackResult(x, logits, margin, trajectory, budget.loss, {**problem, "algorithm": algorithm})
+        path = trajectory[0] if budget.restarts == 1 else torch.stack(trajectory)
+    return AttackResult(x if budget.need == "x" else None, logits, margin, path, budget.loss, problem)
+
+
+def _worse(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of each sample the restart of less margin. A NaN wins: once not finite a sample stays so, as within a restart."""
+    worse = (other[2] < one[2]) | other[2].isnan()
+
+    def chosen(left: Tensor, right: Tensor) -> Tensor:
+        return torch.where(worse if left.dim() == worse.dim() else worse.unsqueeze(-1), right, left)
+
+    x = chosen(one[0], other[0]) if one[0].dim() > worse.dim() else one[0]  # or only margins were asked for
+    return x, chosen(one[1], other[1]), chosen(one[2], other[2]), one[3]
 
 
 def _widened(points: Any) -> Any:
@@ -275,88 +275,7 @@ def _targets(y: Any, rows: tuple[int, ...], heads: int | None, loss: str, like: 
     return y.long()
 
 
-def _per_row(
-    name: str, value: float | Tensor, rows: tuple[int, ...], like: dict[str, Any]
-) -> tuple[float, Tensor | None]:
-    """The number, or 0 and one number per row."""
-    if not isinstance(value, Tensor):
-        return value, None
-    return 0.0, _arguments.per_row(name, value.to(like["dtype"]), rows, "sample")
-
-
-def _step_size(budget: _Budget) -> float | Tensor:
-    if budget.step is not None:
-        return budget.step
-    if budget.steps == 0:
-        return 0.0
-    if _infinite(budget.radius):
-        raise ValueError("step: got None, expected a number when radius is infinite")
-    return budget.radius * (2.5 / budget.steps)
-
-
-def _infinite(radius: float | Tensor) -> bool:
-    if isinstance(radius, Tensor):
-        return _arguments.readable(radius) and bool(radius.isinf().any())
-    return math.isinf(radius)
-
-
-def _uniform_in_ball(
-    norm: str, points: tuple[int, ...], radius: float | Tensor, generator: torch.Generator | None, like: dict[str, Any]
-) -> Tensor:
-    radius = radius.unsqueeze(-1) if isinstance(radius, Tensor) else radius
-    # A compiled torch.rand with symbolic sizes refuses even generator=None.
-    drawn = like if generator is None else {**like, "generator": generator}
-    if norm == "linf":
-        return (2 * torch.rand(points, **drawn) - 1) * radius
-    direction = torch.nn.functional.normalize(torch.randn(points, **drawn), dim=-1)
-    volume = torch.rand((*points[:-1], 1), **drawn)
-    return direction * volume ** (1 / max(1, points[-1])) * radius
-
-
-def _checked(budget: _Budget, algorithm: str) -> _Budget:
-    """The budget in plain types: numbers, tensors, and a box of two numbers."""
-    _arguments.one_of("algorithm", algorithm, ALGORITHMS)
-    _arguments.one_of("loss", budget.loss, ("margin", "squared"))
-    _arguments.one_of("direction", budget.direction, tuple(DIRECTIONS))
-    _arguments.one_of("keep", budget.keep, ("last", "worst"))
-    radius = _arguments.number_or_tensor("radius", budget.radius, "sample")
-    _arguments.not_negative("radius", radius)
-    step = None
-    if budget.step is not None:
-        step = _arguments.number_or_tensor("step", budget.step, "sample")
-        _arguments.not_negative("step", step, finite=True)
-    steps = _arguments.integer("steps", budget.steps, 0)
-    restarts = _arguments.integer("restarts", budget.restarts, 1)
-    if restarts > 1 and _infinite(radius):
-        raise ValueError("restarts: got more than one with an infinite radius, expected a finite radius to start in")
-    if budget.generator is not None and not isinstance(budget.generator, torch.Generator):
-        raise TypeError(f"generator: got {type(budget.generator).__name__}, expected a torch.Generator or None")
-    if not isinstance(budget.trajectory, (bool, np.bool_)):
-        raise TypeError(f"trajectory: got {budget.trajectory!r}, expected True or False")
-    return budget._replace(
-        radius=radius,
-        step=step,
-        steps=steps,
-        box=_checked_box(budget.box),
-        start=_arguments.optional("start", budget.start),
-        restarts=restarts,
-        trajectory=bool(budget.trajectory),
-    )
-
-
-def _checked_box(box: Any) -> tuple[float, float] | None:
-    if box is None:
-        return None
-    try:
-        lo, hi = (float(end) for end in box)
-    except (TypeError, ValueError):
-        raise TypeError(f"box: got {box!r}, expected (lo, hi), two numbers") from None
-    if not lo <= hi:
-        raise ValueError(f"box: got ({lo:.15g}, {hi:.15g}), expected lo ≤ hi")
-    return lo, hi
-
-
-def _checked_network(network: _Network) -> _Network:
+def _checked_network(network: _Network) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Activation, int]:
     """Its tensors without history, and the shapes that y and x0 are read by; the rest is checked by the op."""
     W, a = _arguments.tensor("W", network.W), _arguments.tensor("a", network.a)
     if W.dim() < 2:
@@ -365,10 +284,5 @@ def _checked_network(network: _Network) -> _Network:
         *networks, m = W.shape[:-1]
         several = ", ".join(map(str, (*networks, "k", m)))
         raise ValueError(f"a: got shape {tuple(a.shape)}, expected {(*networks, m)}, or ({several}) for k heads")
-    return network._replace(
-        W=W,
-        a=a,
-        bias=_arguments.optional("bias", network.bias),
-        head_bias=_arguments.optional("head_bias", network.head_bias),
-        patches=_arguments.integer("patches", network.patches, 1),
-    )
+    bias, head_bias = _arguments.optional("bias", network.bias), _arguments.optional("head_bias", network.head_bias)
+    return W, a, bias, head_bias, resolve(network.activation), _arguments.integer("patches", network.patches, 1)

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .attack import DIRECTIONS, AttackResult, DirectionRule, _Budget, _per_row, _step_size, _uniform_in_ball
+from ._budget import DIRECTIONS, Budget, DirectionRule, per_row, step_size, uniform_in_ball
+from .attack import AttackResult
 from .ops import l2_pgd_step, linf_pgd_step
 
 Model = Callable[[Tensor], Tensor]
@@ -116,7 +117,7 @@ class _Iterates(NamedTuple):
         )
 
 
-def attack_by_gradient(model: Model, x: Tensor, read: Callable[[int], Tensor], budget: _Budget) -> AttackResult:
+def attack_by_gradient(model: Model, x: Tensor, read: Callable[[int], Tensor], budget: Budget) -> AttackResult:
     """`attack_model` on a model that is no two-layer network; ``read(k)`` gives the labels for a model of k logits."""
     if not x.is_floating_point():
         raise TypeError(f"x: got {x.dtype}, expected floating-point samples")
@@ -133,13 +134,14 @@ def attack_by_gradient(model: Model, x: Tensor, read: Callable[[int], Tensor], b
         restarts = () if budget.restarts == 1 else (budget.restarts,)
         trajectory = torch.stack(paths).reshape(*restarts, budget.steps + 1, *x.shape)
     logits = best.logits.reshape(walk.logits_shape)
-    return AttackResult(best.x.reshape(x.shape), logits, best.margin, trajectory, budget.loss, problem=None)
+    points = best.x.reshape(x.shape) if budget.need == "x" else None
+    return AttackResult(points, logits, best.margin, trajectory, budget.loss, problem=None)
 
 
 class _Walk:
     """K steps from a given point, for the samples of one attack."""
 
-    def __init__(self, model: Model, x: Tensor, read: Callable[[int], Tensor], budget: _Budget) -> None:
+    def __init__(self, model: Model, x: Tensor, read: Callable[[int], Tensor], budget: Budget) -> None:
         self.model, self.shape, self.model_dtype, self.budget = model, x.shape, x.dtype, budget
         # A half-precision iterate cannot hold a small step.
         dtype = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
@@ -153,8 +155,8 @@ class _Walk:
         y = read(1 if f.ndim == 1 else f.shape[1])
         self.y = y if not y.is_floating_point() else y.to(dtype)
         like = {"dtype": dtype, "device": x.device}
-        radius, radius_rows = _per_row("radius", budget.radius, (n,), like)
-        step, step_rows = _per_row("step", _step_size(budget), (n,), like)
+        radius, radius_rows = per_row("radius", budget.radius, (n,), like)
+        step, step_rows = per_row("step", step_size(budget), (n,), like)
         self.radius: float | Tensor = radius if radius_rows is None else radius_rows
         self.step: float | Tensor = step if step_rows is None else step_rows
         self.rule = DIRECTIONS[budget.direction]
@@ -179,7 +181,7 @@ class _Walk:
         return STEPS[self.budget.norm](start, self.origin, torch.zeros_like(start), step=0.0, radius=self.radius)
 
     def random_point(self, generator: torch.Generator | None) -> Tensor:
-        offset = _uniform_in_ball(self.budget.norm, tuple(self.origin.shape), self.radius, generator, self.like)
+        offset = uniform_in_ball(self.budget.norm, tuple(self.origin.shape), self.radius, generator, self.like)
         return self.boxed(self.origin + offset, self.origin)
 
     def boxed(self, new: Tensor, old: Tensor) -> Tensor:
@@ -210,7 +212,9 @@ class _Walk:
                     (here.margin < best.margin) | here.margin.isnan() if worst else torch.ones_like(here.margin).bool()
                 )
                 best = best.take(better, here)
-            x = torch.where(here.margin.isnan().unsqueeze(-1), torch.nan, new)
+            new = torch.where(here.margin.isnan().unsqueeze(-1), torch.nan, new)
+            rests = here.margin <= 0 if self.budget.early_stop else torch.zeros_like(here.margin).bool()
+            x = torch.where(rests.unsqueeze(-1), x, new)
         assert best is not None
         return best._replace(trajectory=path)
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from . import _arguments
+from ._budget import Budget, checked_budget
 from .activation import Activation
-from .attack import AttackResult, _Budget, _checked, l2_pgd, linf_pgd
+from .attack import ALGORITHMS, AttackResult, l2_pgd, linf_pgd
 from .gradient_attack import attack_by_gradient
 from .network import TwoLayerView, recognise
 
@@ -39,6 +40,8 @@ def attack_model(
     generator: torch.Generator | None = None,
     keep: str = "last",
     trajectory: bool = False,
+    need: str = "x",
+    early_stop: bool = False,
     algorithm: str = "auto",
     labels: str | None = None,
     activation: str | Activation = "relu",
@@ -77,14 +80,17 @@ def attack_model(
             kind = type(model).__name__
             raise ValueError(f"{name}: got {value!r} with a model, {kind}, expected it with a tuple (W, a, …) only")
     x, y = _arguments.tensor("x", x), _arguments.tensor("y", y)
-    budget = _Budget(norm, radius, step, steps, loss, direction, box, start, restarts, generator, keep, trajectory)
+    budget = checked_budget(
+        *(norm, radius, step, steps, loss, direction, box, start),
+        *(restarts, generator, keep, trajectory, need, early_stop),
+    )
     found = recognise(model, activation=activation, patches=patches)
     convention = labels or getattr(found if isinstance(found, TwoLayerView) else model, "label_convention", None)
     if isinstance(found, TwoLayerView):
         return _attack_view(found, x, y, budget, algorithm, convention)
     if not callable(model):
         raise TypeError(f"model: got {type(model).__name__}, expected a module, a callable or a tuple; {found}")
-    budget = _checked(budget, algorithm)
+    _arguments.one_of("algorithm", algorithm, ALGORITHMS)
     warn_slow(found)
     return attack_by_gradient(model, x, lambda logits: _read(y, logits, x.shape[:1], budget.loss, convention), budget)
 
@@ -105,7 +111,7 @@ def warn_slow(reason: str) -> None:
 
 
 def _attack_view(
-    view: TwoLayerView, x: Tensor, y: Tensor, budget: _Budget, algorithm: str, convention: str | None
+    view: TwoLayerView, x: Tensor, y: Tensor, budget: Budget, algorithm: str, convention: str | None
 ) -> AttackResult:
     rows = as_rows(view, x, y)
     if budget.loss == "margin":
@@ -134,7 +140,9 @@ def _reshaped(result: AttackResult, shape: torch.Size) -> AttackResult:
     path = result.trajectory
     if path is not None:
         path = path.reshape(*path.shape[:-2], *shape)
-    return dataclasses.replace(result, x=result.x.reshape(shape), trajectory=path)
+    return dataclasses.replace(
+        result, points=None if result.points is None else result.points.reshape(shape), trajectory=path
+    )
 
 
 def _read(y: Tensor, logits: int, rows: torch.Size, loss: str, convention: str | None) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ._arguments import integer
+from ._arguments import integer, one_of
 from .activation import Activation, resolve
 
 _ITEM_SIZES = {torch.float32: 4, torch.float64: 8, torch.bfloat16: 2}
@@ -42,20 +42,29 @@ def plan(
     activation: str | Activation = "relu",
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
+    norm: str = "l2",
+    box: bool = False,
+    trajectory: bool = False,
+    start: bool = False,
+    gram: bool = False,
+    need: str = "x",
     algorithm: str = "auto",
 ) -> Plan:
-    """The algorithm for ``steps`` ℓ2 PGD steps on ``n`` samples of ``patches`` × ``d`` against ``networks`` networks.
+    """The algorithm for ``steps`` PGD steps on ``n`` samples of ``patches`` × ``d`` against ``networks`` networks.
 
-    ``algorithm="auto"`` takes the cheapest that applies; a name forces it. Dense costs about ``4·n·P·m·d`` per step.
+    ``algorithm="auto"`` takes the cheapest that applies; a name forces it. The switches say what `l2_pgd` is asked for:
+    a box, the trajectory, a start, a Gram matrix that is known, and ``need``.
 
     >>> plan(n=100, d=10_000, m=500, steps=20).algorithm
-    'dense'
+    'gram'
     """
     least = {"n": 0, "d": 0, "m": 0, "patches": 1, "heads": 1, "steps": 0, "networks": 0}
     given = {"n": n, "d": d, "m": m, "patches": patches, "heads": heads, "steps": steps, "networks": networks}
     sizes = {name: integer(name, value, least[name]) for name, value in given.items()}
     if dtype not in _ITEM_SIZES:
         raise TypeError(f"dtype: got {dtype!r}, expected one of {', '.join(str(known) for known in _ITEM_SIZES)}")
+    one_of("norm", norm, ("l2", "linf"))
+    one_of("need", need, ("x", "margin"))
     if not isinstance(algorithm, str):
         raise TypeError(f"algorithm: got {algorithm!r}, expected a string")
 
@@ -66,6 +75,14 @@ def plan(
         piecewise_linear=resolve(activation).piecewise_linear,
         item_size=_ITEM_SIZES[dtype],
         cuda=_device_type(device) == "cuda",
+        **{
+            "l2": norm == "l2",
+            "box": box,
+            "trajectory": trajectory,
+            "start": start,
+            "gram": gram,
+            "need_x": need == "x",
+        },
         algorithm=algorithm,
     )
     return Plan(result.algorithm, result.flops, result.bytes, result.reason)

@@ -1,5 +1,7 @@
 """torch.compile and torch.export without a graph break, fakes against the real ops, and torch's own op checks."""
 
+import math
+
 import pytest
 import torch
 from problems import SHAPES, SMALL_SHAPES, functions, make_problem, small_shapes
@@ -190,8 +192,13 @@ def raw_calls(p, dtype):
         yield out_of_place, (x, x + 0.1, x.sin(), each, None, 0.0, 1.0)
         yield in_place, (x.clone(), x + 0.1, x.sin(), None, each, 0.5, 0.0)
     network = (x, y, W, a, bias, head_bias)
-    yield raw.pgd, (*network, None, None, None, 0.5, 0.2, 2, *threat, False, -1.0, 1.0, False, *phi)
-    yield raw.pgd, (*network, None, per_row, per_row, 0.0, 0.0, 2, *threat, True, -9.0, 9.0, True, *phi)
+    box, free, auto = (-1.0, 1.0), (-math.inf, math.inf), (False, True, "auto")
+    yield raw.pgd, (*network, None, None, None, None, 0.5, 0.2, 2, *threat, False, *box, False, *auto, *phi)
+    yield raw.pgd, (*network, None, None, per_row, per_row, 0.0, 0.0, 2, *threat, True, *box, True, *auto, *phi)
+    if x.device.type != "cuda":  # margins alone, from a Gram matrix that is known
+        gram = (W.to(x.dtype) @ W.to(x.dtype).mT).to(torch.float32 if x.dtype == torch.bfloat16 else x.dtype)
+        ask = (False, False, "gram")
+        yield raw.pgd, (*network, gram, None, None, None, 0.5, 0.2, 2, *threat, False, *free, False, *ask, *phi)
 
 
 @small_shapes

@@ -248,7 +248,11 @@ OF_EVERY_ATTACK = [
     ({"box": (None, 1)}, TypeError, r"^box: got \(None, 1\), expected \(lo, hi\), two numbers$"),
     ({"generator": 3}, TypeError, r"^generator: got int, expected a torch\.Generator or None$"),
     ({"trajectory": "yes"}, TypeError, r"^trajectory: got 'yes', expected True or False$"),
-    ({"algorithm": "fast"}, ValueError, r"^algorithm: got 'fast', expected one of 'auto', 'dense'$"),
+    (
+        {"algorithm": "fast"},
+        ValueError,
+        r"^algorithm: got 'fast', expected one of 'auto', 'dense', 'half_sparse', 'gram'$",
+    ),
 ]
 #: Of those, what is no matter of the network: refused alike where a model is attacked through autograd.
 BUDGETS = [

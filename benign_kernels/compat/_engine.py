@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from .. import _arguments
+from .._budget import DirectionRule
 from .._library import ops
-from ..attack import DirectionRule
 from ..gradient_attack import STEPS, floored_step, loss_cotangent, value_and_grad
 from ..model_attack import read_labels, warn_slow
 from ..network import TwoLayerView, recognise
@@ -184,10 +184,10 @@ def _native(view: TwoLayerView, origin: Tensor, y: Tensor, recipe: Recipe, start
     lo, hi = recipe.box if recipe.box is not None else (-torch.inf, torch.inf)
     y = y.to(origin.dtype) if y.is_floating_point() else y
     x: Tensor = ops.pgd.default(
-        *(origin, y, view.W, view.a, view.bias, view.head_bias, start, None, None),
+        *(origin, y, view.W, view.a, view.bias, view.head_bias, None, start, None, None),
         *(float(recipe.radius), float(recipe.step), recipe.steps, recipe.norm, "margin"),
-        *("loss", recipe.rule.floor_rule, recipe.rule.floor, recipe.scale(len(origin)), False, lo, hi, False),
-        *(*view.activation.native, view.patches),
+        *("loss", recipe.rule.floor_rule, recipe.rule.floor, recipe.scale(len(origin)), False, lo, hi),
+        *(False, False, True, "auto", *view.activation.native, view.patches),
     )[0]
     return x
 

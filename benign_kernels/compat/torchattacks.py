@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _arguments
-from ..attack import DirectionRule
+from .._budget import DirectionRule
 from ..gradient_attack import evaluation_mode
 from . import _engine
 

@@ -178,9 +178,15 @@ template <class A> void AttackLanes<A>::squared_cotangent(std::int64_t column) {
 // ---- the gradient is known ------------------------------------------------------------------------------------------
 
 template <class A> bool AttackLanes<A>::moves(std::int64_t i, double norm, double bound) const {
-  if (norm == 0 || step[i] == 0 || radius[i] == 0 || factor[i] == 0) return false;
+  if (norm == 0 || step[i] == 0 || radius[i] == 0 || factor[i] == 0 || rests(i)) return false;
   constexpr double kRoundoff = sizeof(A) == sizeof(float) ? 0x1p-24 : 0x1p-53;
   return threat().direction == Direction::loss || norm > 8 * kRoundoff * bound;
+}
+
+template <class A> bool AttackLanes<A>::at_rest() const {
+  bool rest = threat().stop_early;
+  for (std::int64_t i = 0; rest && i < count_; ++i) rest = rests(i);
+  return rest;
 }
 
 template <class A>

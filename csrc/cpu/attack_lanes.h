@@ -34,7 +34,8 @@ BK_HD void copy_columns(A* to, const A* from, std::int64_t size, std::int64_t wi
 
 // Whether f is needed at every iterate, and not only at the last.
 template <class A> BK_HD bool follows_value(const Threat<A>& threat, std::int64_t heads) {
-  return heads > 1 || threat.loss == Loss::squared || threat.direction == Direction::loss || threat.keep == Keep::worst;
+  return heads > 1 || threat.loss == Loss::squared || threat.direction == Direction::loss ||
+         threat.keep == Keep::worst || threat.stop_early;
 }
 
 template <class A> class AttackLanes {
@@ -66,6 +67,9 @@ template <class A> class AttackLanes {
   // The logits and margins to be returned, of the last or the worst iterate, NaN where a row is not finite.
   void store(const AttackResult<A>& result);
 
+  // No row will move again: all have stopped early.
+  bool at_rest() const;
+
   const Threat<A>& threat() const { return attack_.threat; }
   bool keeps_worst() const { return threat().keep == Keep::worst; }
   std::int64_t width() const { return vectors * Vec<A>::kLanes; }
@@ -79,6 +83,8 @@ template <class A> class AttackLanes {
   A* target_;   // (heads, width) for squared; (width) labels otherwise
   A* worst_f_;  // (heads, width), with Keep::worst
   Lanes<A, A> margin_, worst_margin_;
+
+  bool rests(std::int64_t i) const { return threat().stop_early && !(margin_[i] > 0); }
 
   std::int64_t target_rows() const { return threat().loss == Loss::squared ? heads : 1; }
   void load_targets();

@@ -162,10 +162,11 @@ template <class T> void AttackPanel<T>::store_iterate() {
 
 template <class T> void AttackPanel<T>::end() {
   store_iterate();
+  lanes_.store(problem_.result);
+  if (!problem_.result.x) return;
   A* x = lanes_.keeps_worst() ? worst_x_ : evaluation.x;
   poison(x, size(), width(), lanes_.valid);
   store_panel(x, evaluation.vectors, size(), lanes_.count(), problem_.result.x + lanes_.row() * size(), size());
-  lanes_.store(problem_.result);
 }
 
 template class AttackPanel<float>;

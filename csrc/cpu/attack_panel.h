@@ -41,6 +41,8 @@ template <class T> class AttackPanel {
   void see_value();
   // The gradient is known: the next iterate.
   void move();
+  // No later step changes anything.
+  bool at_rest() const { return lanes_.at_rest() && !problem_.result.trajectory; }
   // The last iterate has been seen.
   void end();
 

@@ -384,8 +384,8 @@ template <class A> void GramWalk<A>::run(const AttackResult<A>& result, bool sum
   // Together for products with many rows, or where f calls for it; else one after the other, each in the nearest cache.
   std::int64_t k = 1;
   bool apart = false;
-  for (; k <= steps && !apart; ++k) apart = step(0, count_, k == steps) && !follows_;
-  for (std::int64_t i = 0; i < count_ && k <= steps; ++i) {
+  for (; k <= steps && !apart && !lanes_.at_rest(); ++k) apart = step(0, count_, k == steps) && !follows_;
+  for (std::int64_t i = 0; i < count_ && apart; ++i) {
     for (std::int64_t next = k; next <= steps; ++next) step(i, i + 1, next == steps);
   }
   if (!follows_ && steps > 0) see(true);

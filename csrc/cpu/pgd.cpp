@@ -22,6 +22,7 @@ template <class T> void attack_panel(const AttackProblem<T>& problem, std::int64
   for (std::int64_t step = 0; step < steps; ++step) {
     panel.evaluation.run(value, !two_passes, first);
     panel.see_value();
+    if (panel.at_rest()) break;
     if (two_passes) panel.evaluation.run(false, true, second);
     panel.move();
   }
@@ -50,7 +51,7 @@ template <class T> class JointAttack {
     const HiddenUse first = problem_.keeps_hidden() ? HiddenUse::compute_and_keep : HiddenUse::compute;
     const HiddenUse second = problem_.keeps_hidden() ? HiddenUse::reuse : HiddenUse::compute;
     each([](AttackPanel<T>& panel) { panel.begin(); });
-    for (std::int64_t step = 0; step < steps; ++step) {
+    for (std::int64_t step = 0; step < steps && !at_rest(); ++step) {
       each_slab(value, !two_passes, first);
       if (two_passes) {
         each([&](AttackPanel<T>& panel) {
@@ -92,6 +93,12 @@ template <class T> class JointAttack {
       memory += panels_.data()[task].memory();
     }
     return memory;
+  }
+
+  bool at_rest() const {
+    bool rest = problem_.attack.threat.stop_early;
+    for (std::int64_t task = 0; rest && task < count_; ++task) rest = panels_.data()[task].at_rest();
+    return rest;
   }
 
   template <class Body> void each(const Body& body) {

@@ -218,6 +218,7 @@ __global__ void __launch_bounds__(kThreads, kTeamBlocks)
   good = all_finite<A>(team, p.dim, [=](int64_t i) { return x[i]; }) && good;
   good = all_finite<A>(team, p.heads, [=](int64_t c) { return f[c]; }) && good;
 
+  bool moves = good && !last;
   if (!good) {
     spoil(p, team, row);
   } else {
@@ -226,12 +227,13 @@ __global__ void __launch_bounds__(kThreads, kTeamBlocks)
     const bool kept = worst ? iterate == 0 || margin < p.result.margin[row] : last;
     team.sync();  // the margin above is read by all before it is written
     if (kept) keep_iterate(p, team, row, margin);
+    if (p.threat.stop_early && !(margin > A(0))) moves = false;
   }
   if (p.result.trajectory != nullptr) {
     A* path = p.result.trajectory + iterate * p.trajectory_stride + row * p.dim;
     team.for_each(p.dim, [=](int64_t i) { path[i] = x[i]; });
   }
-  if (good && !last) take_step(p, team, row, peak);
+  if (moves) take_step(p, team, row, peak);
 }
 
 }  // namespace

@@ -13,6 +13,8 @@ namespace bk::ops {
 cpu::Parallel torch_pool();
 
 struct CpuEngine {
+  static constexpr bool kLeavesPoints = true;  // an attack may be asked for margins alone
+
   explicit CpuEngine(const Tensor&) {}
 
   template <class T, class... Rest> void two_layer(const Network<T>& network, Rest... rest) const {
@@ -39,6 +41,8 @@ struct CpuEngine {
 // can be captured in a graph.
 class CudaEngine {
  public:
+  static constexpr bool kLeavesPoints = false;
+
   explicit CudaEngine(const Tensor& x);
 
   template <class T>

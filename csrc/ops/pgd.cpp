@@ -1,11 +1,13 @@
-// The whole attack in one call: l2_pgd and linf_pgd, dense algorithm.
+// The whole attack in one call: l2_pgd and linf_pgd, by the algorithm that the planner chooses.
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <cmath>
 #include <iterator>
 #include <tuple>
 
 #include "../model/threat.h"
+#include "../plan/plan.h"
 #include "engine.h"
 #include "network.h"
 
@@ -42,16 +44,37 @@ template <class A> void check_labels(const Tensor& y, Loss loss, std::int64_t he
   }
 }
 
+template <class A>
+plan::Problem plan_problem(const Problem& problem, const Tensor& x0, const Threat<A>& threat, bool trajectory,
+                           const std::optional<Tensor>& start, const std::optional<Tensor>& gram, bool need_x) {
+  const std::int64_t item_size = problem.storage == ScalarType::Double  ? 8
+                                 : problem.storage == ScalarType::Float ? 4
+                                                                        : 2;
+  plan::Problem out{problem.samples,  problem.dim,
+                    problem.neurons,  problem.patches,
+                    problem.heads,    threat.steps,
+                    problem.networks, piecewise_linear(problem.activation),
+                    item_size,        x0.is_cpu() ? plan::Device::cpu : plan::Device::cuda};
+  out.l2 = threat.norm == Norm::l2;
+  out.box = std::isfinite(threat.box_lo) || std::isfinite(threat.box_hi);
+  out.trajectory = trajectory;
+  out.start = start.has_value();
+  out.knows_gram = gram.has_value();
+  out.needs_x = need_x;
+  return out;
+}
+
 }  // namespace
 
 template <class Engine>
 std::tuple<Tensor, Tensor, Tensor, Tensor> pgd(
     const Tensor& x0, const Tensor& y, const Tensor& W, const Tensor& a, const std::optional<Tensor>& bias,
-    const std::optional<Tensor>& head_bias, const std::optional<Tensor>& start,
+    const std::optional<Tensor>& head_bias, const std::optional<Tensor>& gram, const std::optional<Tensor>& start,
     const std::optional<Tensor>& radius_rows, const std::optional<Tensor>& step_rows, double radius, double step,
     std::int64_t steps, const std::string& norm, const std::string& loss, const std::string& direction,
     const std::string& floor_rule, double floor, double loss_scale, bool worst, double box_lo, double box_hi,
-    bool trajectory, const std::string& activation, double alpha, double beta, std::int64_t patches) {
+    bool trajectory, bool stop_early, bool need_x, const std::string& algorithm, const std::string& activation,
+    double alpha, double beta, std::int64_t patches) {
   const NetworkArguments arguments{W, a, bias, head_bias, activation, alpha, beta, patches};
   const Problem problem = check_network("x0", x0, arguments);
   const ScalarType compute = problem.compute;
@@ -62,18 +85,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pgd(
   if (!(box_lo <= box_hi)) {
     reject("box", "got (" + text(box_lo) + ", " + text(box_hi) + "), expected lo ≤ hi");
   }
+  expect("gram", gram, joined(problem.batch, {problem.neurons, problem.neurons}), compute, x0);
   expect("radius", radius_rows, problem.rows, compute, x0);
   expect("step", step_rows, problem.rows, compute, x0);
   expect("start", start, points, compute, x0);
 
   const auto loss_kind = named<Loss>("loss", loss, kLosses);
+  if (stop_early && loss_kind == Loss::squared) reject("stop_early", "got True, expected False with loss='squared'");
   const bool classes = loss_kind == Loss::margin && problem.heads > 1;
   expect("y", y, loss_kind == Loss::squared ? problem.outputs : problem.rows, classes ? ScalarType::Long : compute, x0);
 
   const Engine engine(x0);
   const Tensor labels = dense(y, y.scalar_type());
-  const auto first = dense(start, compute), radii = dense(radius_rows, compute), rates = dense(step_rows, compute);
-  const Tensor x = allocate(points, compute, x0);
+  const auto first = dense(start, compute), known = dense(gram, compute);
+  const auto radii = dense(radius_rows, compute), rates = dense(step_rows, compute);
+  const bool writes_x = need_x || !Engine::kLeavesPoints;
+  const Tensor x = allocate(writes_x ? points : Shape{0}, compute, x0);
   const Tensor logits = allocate(problem.outputs, compute, x0);
   const Tensor margin = allocate(problem.rows, compute, x0);
   const Tensor path = allocate(trajectory ? joined({steps + 1}, points) : Shape{0}, compute, x0);
@@ -96,14 +123,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pgd(
                            {data<A>(rates), static_cast<A>(step)},
                            steps,
                            static_cast<A>(box_lo),
-                           static_cast<A>(box_hi)};
-    const Attack<A> attack{threat, classes ? nullptr : data<A>(labels), classes ? data<std::int64_t>(labels) : nullptr,
-                           data<A>(first)};
+                           static_cast<A>(box_hi),
+                           stop_early};
+    const Attack<A> attack{threat,
+                           classes ? nullptr : data<A>(labels),
+                           classes ? data<std::int64_t>(labels) : nullptr,
+                           data<A>(first),
+                           plan::choose(plan_problem(problem, x0, threat, trajectory, first, known, need_x), algorithm),
+                           data<A>(known)};
     engine.pgd(in.network, in.samples, attack,
-               AttackResult<A>{mutable_data<A>(x), mutable_data<A>(logits), mutable_data<A>(margin),
-                               trajectory ? mutable_data<A>(path) : nullptr});
+               AttackResult<A>{writes_x ? mutable_data<A>(x) : nullptr, mutable_data<A>(logits),
+                               mutable_data<A>(margin), trajectory ? mutable_data<A>(path) : nullptr});
   });
-  return {x, logits, margin, path};
+  return {need_x ? x : allocate({0}, compute, x0), logits, margin, path};
 }
 
 BK_REGISTER("pgd", pgd)

@@ -26,9 +26,10 @@ STABLE_TORCH_LIBRARY(benign_kernels, m) {
       "linf_pgd_step_(Tensor(a!) x, Tensor origin, Tensor grad, Tensor? step_rows, Tensor? radius_rows, float step, "
       "float radius) -> ()");
   m.def(
-      "pgd(Tensor x0, Tensor y, Tensor W, Tensor a, Tensor? bias, Tensor? head_bias, Tensor? start, "
-      "Tensor? radius_rows, Tensor? step_rows, float radius, float step, int steps, str norm, str loss, "
+      "pgd(Tensor x0, Tensor y, Tensor W, Tensor a, Tensor? bias, Tensor? head_bias, Tensor? gram, "
+      "Tensor? start, Tensor? radius_rows, Tensor? step_rows, float radius, float step, int steps, str norm, str loss, "
       "str direction, str floor_rule, float floor, float loss_scale, bool worst, float box_lo, float box_hi, "
-      "bool trajectory, str activation, float alpha, float beta, int patches) "
+      "bool trajectory, bool stop_early, bool need_x, str algorithm, str activation, float alpha, float beta, int "
+      "patches) "
       "-> (Tensor x, Tensor logits, Tensor margin, Tensor trajectory)");
 }

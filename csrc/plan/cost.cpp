@@ -5,14 +5,23 @@
 namespace bk::plan {
 namespace {
 
-// φ and φ' of one pre-activation, in flops: a comparison and a product each, or an exponential and a division, which
-// vectorised code evaluates in about twenty.
-constexpr double kPiecewiseLinearFlops = 4;
-constexpr double kSmoothFlops = 40;
+// The gates of piecewise-linear φ that flip in a step: measured 0.1 to 2 % on random and on trained networks.
+constexpr double kFlips = 0.005;
 
-// Elementwise work on x per coordinate and step: the norms of g and of δ (2 + 2), the move (2), the projection (1) and
-// x0 + δ (1).
-constexpr double kUpdateFlops = 8;
+// What work other than large products costs, in flops of a large product that take as long; measured, see
+// bench/planner.py. Per element and step:
+constexpr double kPiecewiseLinearGate = 8;  // φ and φ' of a pre-activation, in a tile that is at hand
+constexpr double kSmoothGate = 100;
+constexpr double kUpdate = 40;  // a coordinate of x: norms of g and of δ, the move, the projection, x0 + δ
+constexpr double kWalk = 40;    // a pre-activation in the gram walk: three passes over five rows in the nearest cache
+constexpr double kFlipW = 12;   // a coordinate of g per gate that flips: a row of W that is at hand
+constexpr double kFlipG = 14;   // an entry of V per gate that flips: a row of G from the last cache
+// Per call, and per sample and step, whatever the sizes.
+constexpr double kCall = 2e5;
+constexpr double kDenseStep = 2e3, kWalkStep = 2e4;
+
+// The lanes of a register of samples, which panels are rounded up to; rows of the gram walk are not.
+constexpr double kLanes = 16;
 
 // What stays on chip between two passes over it: a server core's share of its last-level cache, an A100's L2.
 constexpr double kCpuCache = 8.0 * (1 << 20);
@@ -23,31 +32,81 @@ constexpr double kCudaCache = 40.0 * (1 << 20);
 constexpr double kCpuFlopsPerByte = 10;
 constexpr double kCudaFlopsPerByte = 14;
 
-}  // namespace
+// A problem in the letters of the formulas, for one network.
+struct Sizes {
+  double n, d, m, P, k, K, networks;
+  double product;  // n·P·m·d multiply-adds, in flops
+  double gate;     // effort of φ and φ' of one pre-activation
 
-Cost dense_cost(const Problem& p) {
-  const double n = static_cast<double>(p.samples), d = static_cast<double>(p.dim), m = static_cast<double>(p.neurons);
-  const double patches = static_cast<double>(p.patches), heads = static_cast<double>(p.heads);
-  const double steps = static_cast<double>(p.steps), networks = static_cast<double>(p.networks);
-  const double activation = p.piecewise_linear ? kPiecewiseLinearFlops : kSmoothFlops;
+  explicit Sizes(const Problem& p)
+      : n(static_cast<double>(p.samples)),
+        d(static_cast<double>(p.dim)),
+        m(static_cast<double>(p.neurons)),
+        P(static_cast<double>(p.patches)),
+        k(static_cast<double>(p.heads)),
+        K(static_cast<double>(p.steps)),
+        networks(static_cast<double>(p.networks)),
+        product(2 * n * P * m * d),
+        gate(p.piecewise_linear ? kPiecewiseLinearGate : kSmoothGate) {}
+};
 
-  // Every step evaluates f and g, and f is evaluated once more at the last iterate. Per pre-activation: its product
-  // over d (2d), φ and φ', the heads' sum (2k); in a step also U (2k) and its product with W (2d).
-  const double preactivations = n * patches * m * networks;
-  const double forward = preactivations * (2 * d + activation + 2 * heads);
-  const double backward = preactivations * (2 * d + 2 * heads);
-  const double update = kUpdateFlops * n * patches * d * networks;
-
-  // W is read twice per step; x, x0 and δ are read and x and δ written. What fits on chip is moved once.
+// To and from main memory: W `weight_passes` times, the points `point_passes` times; what fits on chip is moved once.
+double traffic(const Problem& p, double weight_passes, double point_passes) {
+  const Sizes s(p);
   const double compute_size = static_cast<double>(std::max<std::int64_t>(p.item_size, 4));
-  const double weights = networks * m * d * static_cast<double>(p.item_size);
-  const double iterates = networks * n * patches * d * compute_size;
+  const double weights = s.m * s.d * static_cast<double>(p.item_size), points = s.n * s.P * s.d * compute_size;
   const double cache = p.device == Device::cpu ? kCpuCache : kCudaCache;
-  const double weight_passes = weights / std::max(networks, 1.0) <= cache ? 1 : 2 * steps + 1;
-  const double iterate_passes = 3 * iterates <= cache ? 2 : 5 * steps + 2;
-  return {(steps + 1) * forward + steps * (backward + update), weight_passes * weights + iterate_passes * iterates};
+  return s.networks *
+         ((weights <= cache ? 1 : weight_passes) * weights + (3 * points <= cache ? 2 : point_passes) * points);
 }
 
-double flops_per_byte(Device device) { return device == Device::cpu ? kCpuFlopsPerByte : kCudaFlopsPerByte; }
+Cost cost_of(const Problem& p, double flops, double effort, double bytes) {
+  const double networks = static_cast<double>(p.networks);
+  const double balance = p.device == Device::cpu ? kCpuFlopsPerByte : kCudaFlopsPerByte;
+  return {networks * flops, bytes, kCall + networks * effort + balance * bytes};
+}
+
+// How much more a panel of samples costs than its samples: the lanes left over work too.
+double panel_waste(const Problem& p) {
+  const double n = static_cast<double>(p.samples);
+  return n <= kLanes / 2 || p.device == Device::cuda ? 1 : kLanes * static_cast<double>((p.samples + 15) / 16) / n;
+}
+
+}  // namespace
+
+// Every step evaluates f and g, and f is evaluated once more at the last iterate.
+Cost dense_cost(const Problem& p) {
+  const Sizes s(p);
+  const double heads = s.n * s.P * s.m * 2 * s.k;
+  const double flops = (2 * s.K + 1) * (s.product + heads) + s.K * 8 * s.n * s.P * s.d;
+  const double elements = (s.K + 1) * s.n * s.P * s.m * s.gate + s.K * s.n * (s.P * s.d * kUpdate + kDenseStep);
+  return cost_of(p, flops + (s.K + 1) * s.n * s.P * s.m * (p.piecewise_linear ? 4 : 40),
+                 panel_waste(p) * ((2 * s.K + 1) * (s.product + heads) + elements),
+                 traffic(p, 2 * s.K + 1, 5 * s.K + 2));
+}
+
+// The same, but that g is a product at the first iterate only.
+Cost half_sparse_cost(const Problem& p) {
+  const Sizes s(p);
+  const double flips = kFlips * s.K * s.n * s.P * s.m;
+  const double products = (s.K + 2) * s.product;
+  const double elements = (s.K + 1) * s.n * s.P * s.m * s.gate + s.K * s.n * (s.P * s.d * kUpdate + kDenseStep);
+  return cost_of(p, products + flips * 2 * s.d + (s.K + 1) * s.n * s.P * s.m * 4 + s.K * 8 * s.n * s.P * s.d,
+                 panel_waste(p) * (products + elements + flips * s.d * kFlipW), traffic(p, s.K + 2, 5 * s.K + 2));
+}
+
+// G is half a product of W with itself. V of each head is U G or (U W) Wᵀ, whichever is less; a smooth φ has one V.
+Cost gram_cost(const Problem& p) {
+  const Sizes s(p);
+  const double directions = p.piecewise_linear ? s.k : 1, rows = s.n * s.P;
+  const double gram = p.knows_gram || p.samples == 0 ? 0 : s.m * s.m * s.d;
+  const double first = directions * std::min(2 * rows * s.m * s.m, 2 * s.product);
+  const double ends = (1.0 + p.start + p.needs_x) * s.product;
+  const double step = p.piecewise_linear ? kFlips * rows * s.m * s.m * directions : rows * s.m * s.m;
+  const double elements = (s.K + 1) * rows * s.m * ((p.piecewise_linear ? 0 : s.gate) + kWalk * (1 + directions) / 2) +
+                          s.K * s.n * kWalkStep;
+  return cost_of(p, gram + first + ends + s.K * (2 * step + 12 * rows * s.m),
+                 gram + first + ends + elements + s.K * step * (p.piecewise_linear ? kFlipG : 2), traffic(p, 4, 3));
+}
 
 }  // namespace bk::plan

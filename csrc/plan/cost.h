@@ -8,7 +8,11 @@ namespace bk::plan {
 // Input space: per step one product H = X Wᵀ and one g = U W.
 Cost dense_cost(const Problem& problem);
 
-// How many flops a device does in the time it moves one byte; weighs the two halves of a Cost against each other.
-double flops_per_byte(Device device);
+// Input space: per step one product H = X Wᵀ, and the rows of W whose gates flipped.
+Cost half_sparse_cost(const Problem& problem);
+
+// Neuron space: G = W Wᵀ, H and the first V before all steps, C W after them; per step the rows of G whose gates
+// flipped, or one product with G for smooth φ.
+Cost gram_cost(const Problem& problem);
 
 }  // namespace bk::plan

@@ -71,7 +71,7 @@ struct NaiveAttack {
   Floor floor_rule;
   double floor, loss_scale, radius, step;
   std::int64_t steps;
-  bool worst;
+  bool worst, stop_early;
   double box_lo, box_hi;
   Vector target;  // squared: k targets; margin with one head: the label
   std::int64_t label;
@@ -154,7 +154,7 @@ inline NaiveAttacked naive_attack(const NaiveNetwork& net, std::int64_t network,
       kept.margin = margin;
     }
     kept.trajectory.push_back(x);
-    if (k == attack.steps || attack.radius == 0) continue;
+    if (k == attack.steps || attack.radius == 0 || (attack.stop_early && !(margin > 0))) continue;
 
     const Vector r = naive_cotangent(attack, f), gated = naive_gated(net, network, x.data(), r.data());
     const Vector g = naive_input_grad(net, network, gated);

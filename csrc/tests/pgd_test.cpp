@@ -94,6 +94,7 @@ template <class T> struct AttackCase {
                        threat.step[row],
                        threat.steps,
                        threat.keep == Keep::worst,
+                       threat.stop_early,
                        threat.box_lo,
                        threat.box_hi,
                        {},
@@ -178,6 +179,10 @@ template <class T> void check_options() {
     attack.check("worst");
     attack.trajectory = false;
     attack.check("no trajectory");
+    attack.threat.stop_early = true;
+    attack.check("worst, stopping early");
+    attack.threat.keep = Keep::last;
+    attack.check("stopping early");
   }
   // A step larger than the ball, so that the last iterate is not the worst one.
   AttackCase<T> attack({1, 9, 3, 5}, ActivationKind::odd_power, Norm::l2, Loss::margin);
