@@ -8,15 +8,27 @@
 namespace bk::cpu::BK_SIMD_LEVEL {
 namespace {
 
-constexpr std::int64_t kColumns = 64;    // of a panel of B: with kBlockDims rows it stays in L2 while a streams by
-constexpr std::int64_t kLeastRows = 48;  // of a task: packing a panel costs as much as multiplying a row or two
+// B is packed in panels that a register tile reads row by row, a stretch of depth at a time: up to 512 KiB in float,
+// half of the smaller L2s. Sums run in the nearest cache over all of it: rows of C lie far apart, often by a power of
+// two, and evict each other. Few rows are not worth that.
+constexpr std::int64_t kColumns = 64;
+constexpr std::int64_t kFewRows = 128;
+constexpr std::int64_t kLongStretch = 8 * kBlockDims;
+constexpr std::int64_t kTileRows = 48;
+constexpr std::int64_t kLeastRows = 96;  // of a task: packing a panel costs as much as multiplying a row or two
 
-// Part of B as a panel (depth, width), zero beyond the columns.
+// Columns of B and C. The last one may be narrower.
 template <class A> struct Panel {
   std::int64_t column, width;
+
+  BK_HD Panel(std::int64_t index, std::int64_t columns) : column(index * kColumns) {
+    const std::int64_t left = padded(columns) - column;
+    width = left < kColumns ? left : kColumns;
+  }
   BK_HD std::int64_t vectors() const { return width / Vec<A>::kLanes; }
 };
 
+// Rows [k, k + depth) of a panel of B, zero beyond the columns.
 template <class A> void pack(const Matmul<A>& task, const Panel<A>& panel, std::int64_t k, std::int64_t depth, A* to) {
   const std::int64_t left = task.columns - panel.column, count = left < panel.width ? left : panel.width;
   if (task.transposed) {
@@ -32,41 +44,71 @@ template <class A> void pack(const Matmul<A>& task, const Panel<A>& panel, std::
   }
 }
 
-// Rows [begin, end) of a panel of C.
-template <class A> void multiply(const Matmul<A>& task, const Panel<A>& panel, std::int64_t begin, std::int64_t end) {
-  const Numbers<A> packed(kBlockDims * kColumns);
-  const Blocks blocks(task.depth);
-  for (std::int64_t b = 0; b < blocks.count; ++b) {
-    const std::int64_t k = blocks.begin(b), depth = blocks.end(b) - k;
-    pack(task, panel, k, depth, packed.data());
-    strided_product<A>(task.a + begin * task.a_stride + k, task.a_stride, end - begin, depth, packed.data(),
-                       panel.width, task.c + begin * task.c_stride + panel.column, task.c_stride, panel.vectors(),
-                       task.accumulate || b > 0);
+template <class A>
+BK_HD void copy_rows(A* to, std::int64_t to_stride, const A* from, std::int64_t from_stride, std::int64_t rows,
+                     std::int64_t width) {
+  for (std::int64_t i = 0; i < rows; ++i) {
+    for (std::int64_t k = 0; k < width; ++k) to[i * to_stride + k] = from[i * from_stride + k];
   }
 }
 
-template <class A> BK_HD Panel<A> panel_at(std::int64_t index, std::int64_t columns) {
-  const std::int64_t column = index * kColumns, left = padded(columns) - column;
-  return {column, left < kColumns ? left : kColumns};
+// One panel of a tile of rows: C = or += a · packed, block of depth by block, whatever the stretch.
+template <class A>
+void multiply_tile(const Matmul<A>& task, const Panel<A>& panel, std::int64_t row, std::int64_t rows, std::int64_t k,
+                   std::int64_t depth, const A* packed, A* sums) {
+  const bool accumulate = task.accumulate || k > 0;
+  A* C = task.c + row * task.c_stride + panel.column;
+  if (accumulate) copy_rows(sums, panel.width, C, task.c_stride, rows, panel.width);
+  std::int64_t at = 0;
+  do {
+    const std::int64_t block = depth - at < kBlockDims ? depth - at : kBlockDims;
+    product(task.a + row * task.a_stride + k + at, task.a_stride, rows, block, packed + at * panel.width, sums,
+            panel.vectors(), accumulate || at > 0);
+    at += block;
+  } while (at < depth);
+  copy_rows(C, task.c_stride, sums, panel.width, rows, panel.width);
 }
 
-// Into how many groups the rows of each panel are cut, so that all threads have work to the end.
+// Rows [begin, end) of a panel of C.
+template <class A> void multiply(const Matmul<A>& task, const Panel<A>& panel, std::int64_t begin, std::int64_t end) {
+  const bool few = end - begin < kFewRows;
+  const std::int64_t most = few ? kBlockDims : kLongStretch, longest = task.depth < most ? task.depth : most;
+  const Numbers<A> packed(longest * panel.width), sums(kTileRows * panel.width);
+  std::int64_t k = 0;
+  do {
+    const std::int64_t depth = task.depth - k < longest ? task.depth - k : longest;
+    pack(task, panel, k, depth, packed.data());
+    if (few) {
+      strided_product<A>(task.a + begin * task.a_stride + k, task.a_stride, end - begin, depth, packed.data(),
+                         panel.width, task.c + begin * task.c_stride + panel.column, task.c_stride, panel.vectors(),
+                         task.accumulate || k > 0);
+    }
+    for (std::int64_t row = begin; row < end && !few; row += kTileRows) {
+      const std::int64_t rows = end - row < kTileRows ? end - row : kTileRows;
+      multiply_tile(task, panel, row, rows, k, depth, packed.data(), sums.data());
+    }
+    k += depth;
+  } while (k < task.depth);
+}
+
+// How many groups the rows of each panel are cut into, so that all threads have work to the end.
 BK_HD std::int64_t row_groups(std::int64_t panels, std::int64_t rows, std::int64_t threads) {
-  const std::int64_t wanted = threads > 1 ? divide_up(8 * threads, panels) : 1;
+  const std::int64_t wanted = threads > 1 && panels > 0 ? divide_up(8 * threads, panels) : 1;
   const std::int64_t most = rows < kLeastRows ? 1 : rows / kLeastRows;
   return wanted < most ? wanted : most;
 }
 
-// The upper triangle from the lower one, for the rows of one panel.
+// Rows from `row` on, as many as a panel has columns, of the upper triangle from the lower one, transposed square by square.
 template <class A> void mirror(A* G, std::int64_t size, std::int64_t row) {
   const std::int64_t stride = padded(size), rows = size - row < kColumns ? size - row : kColumns;
-  const Numbers<A> square(kColumns * kColumns);
+  A square[kColumns * kColumns];
   for (std::int64_t column = row + kColumns; column < size; column += kColumns) {
     const std::int64_t columns = size - column < kColumns ? size - column : kColumns;
-    load_panel(G + column * stride + row, stride, columns, rows, kColumns / Vec<A>::kLanes, square.data());
-    for (std::int64_t i = 0; i < rows; ++i) {
-      for (std::int64_t j = 0; j < columns; ++j) G[(row + i) * stride + column + j] = square.data()[i * kColumns + j];
-    }
+    load_panel(G + column * stride + row, stride, columns, rows, kColumns / Vec<A>::kLanes, square);
+    copy_rows(G + row * stride + column, stride, square, kColumns, rows, columns);
+  }
+  for (std::int64_t i = row; i < row + rows; ++i) {
+    for (std::int64_t j = size; j < stride; ++j) G[i * stride + j] = A(0);
   }
 }
 
@@ -74,11 +116,10 @@ template <class A> void mirror(A* G, std::int64_t size, std::int64_t row) {
 
 template <class A> void matmul(const Matmul<A>& task, const Parallel& run) {
   if (task.rows < 1) return;
-  const std::int64_t panels = divide_up(task.columns, kColumns);
-  const std::int64_t groups = panels < 1 ? 0 : row_groups(panels, task.rows, run.threads);
+  const std::int64_t panels = divide_up(task.columns, kColumns), groups = row_groups(panels, task.rows, run.threads);
   for_each_task(run, panels * groups, [&](std::int64_t index) {
     const std::int64_t group = index % groups;
-    multiply(task, panel_at<A>(index / groups, task.columns), task.rows * group / groups,
+    multiply(task, Panel<A>(index / groups, task.columns), task.rows * group / groups,
              task.rows * (group + 1) / groups);
   });
 }
@@ -86,20 +127,15 @@ template <class A> void matmul(const Matmul<A>& task, const Parallel& run) {
 template <class A>
 void gram_matrix(const A* w, std::int64_t stride, std::int64_t rows, std::int64_t depth, A* G, const Parallel& run) {
   const Matmul<A> task{w, stride, rows, depth, w, stride, true, rows, G, padded(rows)};
-  const std::int64_t panels = divide_up(rows, kColumns);
-  const std::int64_t groups = panels < 1 ? 0 : row_groups(panels, rows, run.threads);
+  const std::int64_t panels = divide_up(rows, kColumns), groups = row_groups(panels, rows, run.threads);
   for_each_task(run, panels * groups, [&](std::int64_t index) {
     // First, last, second, last but one, …: panels near the end are short, and a thread takes neighbours.
     const std::int64_t turn = index / groups, group = index % groups;
-    const Panel<A> panel = panel_at<A>(turn % 2 == 0 ? turn / 2 : panels - 1 - turn / 2, rows);
+    const Panel<A> panel(turn % 2 == 0 ? turn / 2 : panels - 1 - turn / 2, rows);
     const std::int64_t height = rows - panel.column;
     multiply(task, panel, panel.column + height * group / groups, panel.column + height * (group + 1) / groups);
   });
   for_each_task(run, panels, [&](std::int64_t panel) { mirror(G, rows, panel * kColumns); });
-  // Beyond the last row's own columns nothing was computed above the diagonal.
-  for (std::int64_t i = 0; i < rows; ++i) {
-    for (std::int64_t j = rows; j < padded(rows); ++j) G[i * padded(rows) + j] = A(0);
-  }
 }
 
 #define BK_INSTANTIATE(A)                                     \
