@@ -75,14 +75,12 @@ def plan(
         piecewise_linear=resolve(activation).piecewise_linear,
         item_size=_ITEM_SIZES[dtype],
         cuda=_device_type(device) == "cuda",
-        **{
-            "l2": norm == "l2",
-            "box": box,
-            "trajectory": trajectory,
-            "start": start,
-            "gram": gram,
-            "need_x": need == "x",
-        },
+        l2=norm == "l2",
+        box=box,
+        trajectory=trajectory,
+        start=start,
+        gram=gram,
+        need_x=need == "x",
         algorithm=algorithm,
     )
     return Plan(result.algorithm, result.flops, result.bytes, result.reason)
