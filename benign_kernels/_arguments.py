@@ -97,6 +97,6 @@ def not_negative(name: str, value: float | Tensor, *, finite: bool = False) -> N
         if not wrong.numel():
             return
         value = wrong[0].item()
-    elif value >= 0 and not (finite and math.isinf(value)):
+    elif value >= 0 and not (finite and value == math.inf):
         return
     raise ValueError(f"{name}: got {value:.15g}, expected a {'finite ' if finite else ''}number ≥ 0")

@@ -108,7 +108,7 @@ def _checked_box(box: Any) -> tuple[float, float] | None:
 def _infinite(radius: float | Tensor) -> bool:
     if isinstance(radius, Tensor):
         return _arguments.readable(radius) and bool(radius.isinf().any())
-    return math.isinf(radius)
+    return radius == math.inf  # math.isinf knows no symbolic numbers
 
 
 # ---- what follows from it --------------------------------------------------------------------------------------------

@@ -212,16 +212,20 @@ class _Walk:
                     (here.margin < best.margin) | here.margin.isnan() if worst else torch.ones_like(here.margin).bool()
                 )
                 best = best.take(better, here)
-            new = torch.where(here.margin.isnan().unsqueeze(-1), torch.nan, new)
-            rests = here.margin <= 0 if self.budget.early_stop else torch.zeros_like(here.margin).bool()
-            x = torch.where(rests.unsqueeze(-1), x, new)
+            new = torch.where(self.rests(here.margin).unsqueeze(-1), x, new)
+            x = torch.where(here.margin.isnan().unsqueeze(-1), torch.nan, new)
         assert best is not None
         return best._replace(trajectory=path)
+
+    def rests(self, margin: Tensor) -> Tensor:
+        """Where to go no further."""
+        return ~(margin > 0) & self.budget.early_stop
 
     def checked(self, x: Tensor, f: Tensor, new: Tensor) -> _Iterates:
         """This iterate with its margin; rows with anything that is not finite, or a label out of range, are NaN."""
         margin = margin_of(f, self.y, self.budget.loss)
-        wrong = ~(x.isfinite().all(-1) & f.isfinite().all(-1) & ~new.isnan().any(-1) & margin.isfinite())
+        wrong = ~(x.isfinite().all(-1) & f.isfinite().all(-1) & margin.isfinite())
+        wrong |= new.isnan().any(-1) & ~self.rests(margin)
         if self.budget.loss == "margin":
             wrong |= (self.y.abs() != 1) if f.shape[-1] == 1 else (self.y < 0) | (self.y >= f.shape[-1])
         nan = torch.nan

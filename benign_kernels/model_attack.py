@@ -91,6 +91,10 @@ def attack_model(
     if not callable(model):
         raise TypeError(f"model: got {type(model).__name__}, expected a module, a callable or a tuple; {found}")
     _arguments.one_of("algorithm", algorithm, ALGORITHMS)
+    if algorithm not in ("auto", "dense"):
+        raise ValueError(
+            f"algorithm: got {algorithm!r} for a model that takes autograd, because {found}, expected 'auto' or 'dense'"
+        )
     warn_slow(found)
     return attack_by_gradient(model, x, lambda logits: _read(y, logits, x.shape[:1], budget.loss, convention), budget)
 

@@ -248,6 +248,10 @@ OF_EVERY_ATTACK = [
     ({"box": (None, 1)}, TypeError, r"^box: got \(None, 1\), expected \(lo, hi\), two numbers$"),
     ({"generator": 3}, TypeError, r"^generator: got int, expected a torch\.Generator or None$"),
     ({"trajectory": "yes"}, TypeError, r"^trajectory: got 'yes', expected True or False$"),
+    ({"need": "logits"}, ValueError, r"^need: got 'logits', expected one of 'x', 'margin'$"),
+    ({"need": "margin", "trajectory": True}, ValueError, r"^need: got 'margin' with trajectory=True, expected 'x'$"),
+    ({"early_stop": 1}, TypeError, r"^early_stop: got 1, expected True or False$"),
+    ({"early_stop": True, "loss": "squared"}, ValueError, r"^early_stop: got True with loss='squared', which has no"),
     (
         {"algorithm": "fast"},
         ValueError,

@@ -91,6 +91,7 @@ class _Threat:
     direction: str | DirectionRule
     box: tuple[float, float] | None
     steps: int
+    early_stop: bool
 
     def project(self, delta: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
         return (project_l2 if self.norm == "l2" else project_linf)(delta, radius)
@@ -134,15 +135,17 @@ def _walk(
         X = x.reshape(shape)
         f = net.output(X)
         g, u = threat.ascent(net, X, f, y)
+        margin = _margin(f, y, threat.loss)
+        rests = ~(margin > 0) if threat.early_stop else torch.zeros_like(good)
         good = good & is_finite(x) & is_finite(f) & threat.valid_target(f, y)
         if k < threat.steps:
-            good = good & is_finite(g)
-        path.append((X, f, _margin(f, y, threat.loss)))
+            good = good & (is_finite(g) | rests)
+        path.append((X, f, margin))
         path[-1] = tuple(torch.where(good.reshape(-1, *[1] * (t.dim() - 1)), t, nan) for t in path[-1])  # type: ignore
 
         moved = (eta > 0) & (u != 0).any(1)
         delta, outside = threat.project(delta + torch.where(moved, eta, 0.0)[:, None] * u, epsilon)
-        changed = ((moved | outside) & (epsilon > 0))[:, None]
+        changed = ((moved | outside) & (epsilon > 0) & ~rests)[:, None]
         x = torch.where(changed, x0 + delta, x)
         if threat.box is not None:
             x = torch.where(changed, x.clamp(*threat.box), x)
@@ -180,16 +183,20 @@ def l2_pgd(
     start: Tensor | None = None,
     keep: str = "last",
     trajectory: bool = False,
+    early_stop: bool = False,
     norm: str = "l2",
 ) -> Attacked:
-    """K steps x ← Π(x + η g/‖g‖) from x0, or from ``start``, with g the gradient of the loss."""
+    """K steps x ← Π(x + η g/‖g‖) from x0, or from ``start``, with g the gradient of the loss.
+
+    ``early_stop``: a row rests at its first iterate whose margin is not positive; the gradient there is not looked at.
+    """
     rows, heads, dim = row_shape(x0, W), head_shape(W, a), x0.shape[-1:]
     path_shape = (steps + 1, *rows, *dim)
     if not rows.numel():
         nothing = x0.new_zeros(rows, dtype=torch.float64)
         path = nothing.reshape(path_shape) if trajectory else None
         return Attacked(nothing.reshape(rows + dim), nothing.reshape(rows + heads), nothing, path)
-    threat = _Threat(norm, loss, direction, box, steps)
+    threat = _Threat(norm, loss, direction, box, steps, early_stop)
     networks = list(each_network(x0, W, a, bias, head_bias, activation, patches))
 
     def each(value: float | Tensor, *shape: torch.Size) -> Tensor:

@@ -67,8 +67,9 @@ template <class A> class AttackLanes {
   // The logits and margins to be returned, of the last or the worst iterate, NaN where a row is not finite.
   void store(const AttackResult<A>& result);
 
-  // No row will move again: all have stopped early.
-  bool at_rest() const;
+  // Whether a row has stopped early: it stays where it is, and its gradient is not looked at.
+  bool rests(std::int64_t i) const { return threat().stop_early && !(margin_[i] > 0); }
+  bool at_rest() const;  // all rows do
 
   const Threat<A>& threat() const { return attack_.threat; }
   bool keeps_worst() const { return threat().keep == Keep::worst; }
@@ -83,8 +84,6 @@ template <class A> class AttackLanes {
   A* target_;   // (heads, width) for squared; (width) labels otherwise
   A* worst_f_;  // (heads, width), with Keep::worst
   Lanes<A, A> margin_, worst_margin_;
-
-  bool rests(std::int64_t i) const { return threat().stop_early && !(margin_[i] > 0); }
 
   std::int64_t target_rows() const { return threat().loss == Loss::squared ? heads : 1; }
   void load_targets();

@@ -22,15 +22,14 @@ AttackPanel<T>::AttackPanel(const AttackProblem<T>& problem, std::int64_t task)
 }
 
 template <class T> std::int64_t AttackPanel<T>::memory() const {
-  return evaluation.memory(problem_.keeps_hidden()) + lanes_.memory() +
-         (lanes_.keeps_worst() ? 3 : 2) * size() * width();
+  return evaluation.memory(problem_.keeps_hidden()) + lanes_.memory() + (keeps_worst_x() ? 3 : 2) * size() * width();
 }
 
 template <class T> Compute<T>* AttackPanel<T>::attach(A* memory) {
   origin_ = evaluation.attach(memory, problem_.keeps_hidden());
   delta_ = origin_ + size() * width();
   worst_x_ = delta_ + size() * width();
-  return lanes_.attach(lanes_.keeps_worst() ? worst_x_ + size() * width() : worst_x_, evaluation.sum.f,
+  return lanes_.attach(keeps_worst_x() ? worst_x_ + size() * width() : worst_x_, evaluation.sum.f,
                        evaluation.cotangent);
 }
 
@@ -87,7 +86,7 @@ template <class T> void AttackPanel<T>::see_value() {
   const bool last = iterate_ == threat().steps;
   if (!last && !problem_.follows_value()) return;
   lanes_.see_value(evaluation.layer.head_bias, last);
-  if (lanes_.keeps_worst()) copy_columns(worst_x_, evaluation.x, size(), width(), lanes_.improved);
+  if (keeps_worst_x()) copy_columns(worst_x_, evaluation.x, size(), width(), lanes_.improved);
 }
 
 // ---- the gradient is known ------------------------------------------------------------------------------------------
@@ -96,7 +95,7 @@ template <class T> void AttackPanel<T>::move() {
   Lanes<A> norms;
   column_norms(evaluation.gradient, size(), evaluation.vectors, norms);
   for (std::int64_t i = 0; i < width(); ++i) {
-    if (!finite(norms[i]) || !finite(lanes_.factor[i])) lanes_.valid[i] = A(0);
+    if (!lanes_.rests(i) && (!finite(norms[i]) || !finite(lanes_.factor[i]))) lanes_.valid[i] = A(0);
   }
   store_iterate();
   if (threat().norm == Norm::l2) {
@@ -123,9 +122,10 @@ template <class T> void AttackPanel<T>::move_l2(const Lanes<A>& norms) {
   Lanes<A> lengths;
   move_columns(delta_, evaluation.gradient, before, after, size(), evaluation.vectors, lengths);
   for (std::int64_t i = 0; i < width(); ++i) {
-    if (!finite(lengths[i])) lanes_.valid[i] = A(0);
+    const bool rests = lanes_.rests(i);
+    if (!rests && !finite(lengths[i])) lanes_.valid[i] = A(0);
     scale[i] = A(1);
-    if (lengths[i] > lanes_.radius[i]) {
+    if (!rests && lengths[i] > lanes_.radius[i]) {
       scale[i] = static_cast<A>(lanes_.radius[i] / lengths[i]);
       moved[i] = A(1);
     }
@@ -164,7 +164,7 @@ template <class T> void AttackPanel<T>::end() {
   store_iterate();
   lanes_.store(problem_.result);
   if (!problem_.result.x) return;
-  A* x = lanes_.keeps_worst() ? worst_x_ : evaluation.x;
+  A* x = keeps_worst_x() ? worst_x_ : evaluation.x;
   poison(x, size(), width(), lanes_.valid);
   store_panel(x, evaluation.vectors, size(), lanes_.count(), problem_.result.x + lanes_.row() * size(), size());
 }

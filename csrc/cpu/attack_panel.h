@@ -56,13 +56,14 @@ template <class T> class AttackPanel {
 
   A* origin_;   // (P·d, width) x0
   A* delta_;    // (P·d, width) the way so far
-  A* worst_x_;  // (P·d, width), with Keep::worst
+  A* worst_x_;  // (P·d, width), with Keep::worst, if points are asked for
 
   BK_HD std::int64_t size() const { return evaluation.layer.size(); }
   BK_HD std::int64_t width() const { return evaluation.width(); }
   BK_HD const Threat<A>& threat() const { return problem_.attack.threat; }
   BK_HD double bound(std::int64_t i) const { return static_cast<double>(evaluation.sum.bound[i]); }
 
+  bool keeps_worst_x() const { return lanes_.keeps_worst() && problem_.result.x; }
   void start_from(const A* start);
   void move_l2(const Lanes<A>& norms);
   void move_linf(const Lanes<A>& norms);

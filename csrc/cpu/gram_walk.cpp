@@ -308,6 +308,7 @@ template <class A> void GramWalk<A>::refresh(std::int64_t begin, std::int64_t en
 // ---- a step ---------------------------------------------------------------------------------------------------------
 
 template <class A> void GramWalk<A>::move(std::int64_t i) {
+  if (lanes_.rests(i)) return;
   const double norm = gradient_unit() * __builtin_sqrt(square_[i]);
   if (!finite(norm) || !finite(lanes_.factor[i])) lanes_.valid[i] = A(0);
   if (lanes_.valid[i] == 0) return;

@@ -59,7 +59,8 @@ template <class T>
 int pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
         const AttackResult<Compute<T>>& result, Launch run);
 template <class T>
-std::size_t pgd_workspace(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack);
+std::size_t pgd_workspace(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
+                          const AttackResult<Compute<T>>& result);
 
 // Makes `device` the calling thread's device for what is above, which cannot tell it from a stream. Nothing is put back:
 // the caller chooses a device before every call.

@@ -21,13 +21,14 @@ template <class A> struct AttackMemory {
 };
 
 template <class T>
-AttackMemory<Compute<T>> take_attack_memory(Arena& arena, const Network<T>& network, const Chunk& most, Keep keep) {
+AttackMemory<Compute<T>> take_attack_memory(Arena& arena, const Network<T>& network, const Chunk& most,
+                                            const Attack<Compute<T>>& attack, const AttackResult<Compute<T>>& result) {
   using A = Compute<T>;
   const int64_t rows = most.networks * most.samples, numbers = rows * network.patches * network.dim;
   AttackMemory<A> memory = {};
   memory.pass = take_pass_memory(arena, network, most, kPass);
   memory.weight_norm = arena.take<A>(most.networks * network.neurons);
-  if (keep == Keep::worst) memory.x = arena.take<A>(numbers);
+  if (attack.threat.keep == Keep::worst || result.x == nullptr) memory.x = arena.take<A>(numbers);
   memory.delta = arena.take<A>(numbers);
   memory.f = arena.take<A>(rows * network.heads);
   memory.cotangent = arena.take<A>(rows * network.heads);
@@ -107,9 +108,10 @@ int attack_chunk(const Network<T>& network, const AttackRows<Compute<T>>& rows, 
 }  // namespace
 
 template <class T>
-std::size_t pgd_workspace(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack) {
+std::size_t pgd_workspace(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
+                          const AttackResult<Compute<T>>& result) {
   Arena arena(nullptr);
-  take_attack_memory(arena, network, largest_chunk(network, x0.count, true), attack.threat.keep);
+  take_attack_memory(arena, network, largest_chunk(network, x0.count, true), attack, result);
   return arena.bytes();
 }
 
@@ -118,7 +120,7 @@ int pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<C
         const AttackResult<Compute<T>>& result, Launch run) {
   const Chunk most = largest_chunk(network, x0.count, true);
   Arena arena(run.workspace);
-  const auto memory = take_attack_memory(arena, network, most, attack.threat.keep);
+  const auto memory = take_attack_memory(arena, network, most, attack, result);
 
   return for_each_chunk(network.networks, x0.count, most, [&](const Chunk& chunk) {
     return attack_chunk(part_of(network, chunk), rows_of_chunk(network, x0, attack, result, memory, chunk), memory,
@@ -126,9 +128,10 @@ int pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<C
   });
 }
 
-#define BK_INSTANTIATE(T)                                                                                       \
-  template std::size_t pgd_workspace(const Network<T>&, const Samples<Compute<T>>&, const Attack<Compute<T>>&); \
-  template int pgd(const Network<T>&, const Samples<Compute<T>>&, const Attack<Compute<T>>&,                    \
+#define BK_INSTANTIATE(T)                                                                                      \
+  template std::size_t pgd_workspace(const Network<T>&, const Samples<Compute<T>>&, const Attack<Compute<T>>&, \
+                                     const AttackResult<Compute<T>>&);                                         \
+  template int pgd(const Network<T>&, const Samples<Compute<T>>&, const Attack<Compute<T>>&,                   \
                    const AttackResult<Compute<T>>&, Launch);
 BK_INSTANTIATE(float)
 BK_INSTANTIATE(double)

@@ -128,7 +128,7 @@ template <class A, class T> __device__ A margin_of(const AttackRows<A>& p, const
 }
 
 template <class A, class T> __device__ void keep_iterate(const AttackRows<A>& p, const T& team, int64_t row, A margin) {
-  if (p.result.x != p.x) {
+  if (p.result.x != nullptr && p.result.x != p.x) {
     team.for_each(p.dim, [&](int64_t i) { p.result.x[row * p.dim + i] = p.x[row * p.dim + i]; });
   }
   team.for_each(p.heads, [&](int64_t c) { p.result.logits[row * p.heads + c] = p.f[row * p.heads + c]; });
@@ -139,7 +139,10 @@ template <class A, class T> __device__ void keep_iterate(const AttackRows<A>& p,
 template <class A, class T> __device__ void spoil(const AttackRows<A>& p, const T& team, int64_t row) {
   const A bad = not_a_number<A>();
   team.sync();  // all have read what is overwritten here
-  team.for_each(p.dim, [&](int64_t i) { p.x[row * p.dim + i] = p.result.x[row * p.dim + i] = bad; });
+  team.for_each(p.dim, [&](int64_t i) {
+    p.x[row * p.dim + i] = bad;
+    if (p.result.x != nullptr) p.result.x[row * p.dim + i] = bad;
+  });
   team.for_each(p.heads, [&](int64_t c) { p.result.logits[row * p.heads + c] = bad; });
   if (team.lane() == 0) {
     p.result.margin[row] = bad;
@@ -213,27 +216,28 @@ __global__ void __launch_bounds__(kThreads, kTeamBlocks)
   const A* f = p.f + row * p.heads;
   const A* gradient = p.gradient + row * p.dim;
 
-  const A peak = last ? A(0) : peak_of<A>(team, p.dim, [=](int64_t i) { return gradient[i]; });
-  bool good = p.good[row] != 0 && is_finite(peak);
+  bool good = p.good[row] != 0;
   good = all_finite<A>(team, p.dim, [=](int64_t i) { return x[i]; }) && good;
   good = all_finite<A>(team, p.heads, [=](int64_t c) { return f[c]; }) && good;
 
-  bool moves = good && !last;
+  const A margin = good ? margin_of(p, team, row) : A(0);
+  const bool moves = good && !last && !(p.threat.stop_early && !(margin > A(0)));
+  const A peak = moves ? peak_of<A>(team, p.dim, [=](int64_t i) { return gradient[i]; }) : A(0);
+  good = good && is_finite(peak);
+
   if (!good) {
     spoil(p, team, row);
   } else {
-    const A margin = margin_of(p, team, row);
     const bool worst = p.threat.keep == Keep::worst;
     const bool kept = worst ? iterate == 0 || margin < p.result.margin[row] : last;
     team.sync();  // the margin above is read by all before it is written
     if (kept) keep_iterate(p, team, row, margin);
-    if (p.threat.stop_early && !(margin > A(0))) moves = false;
   }
   if (p.result.trajectory != nullptr) {
     A* path = p.result.trajectory + iterate * p.trajectory_stride + row * p.dim;
     team.for_each(p.dim, [=](int64_t i) { path[i] = x[i]; });
   }
-  if (moves) take_step(p, team, row, peak);
+  if (moves && good) take_step(p, team, row, peak);
 }
 
 }  // namespace

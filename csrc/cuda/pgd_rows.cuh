@@ -17,7 +17,7 @@ template <class A> struct AttackRows {
   const A* start;
 
   std::int32_t* good;  // (rows) 0 once anything of the row was not finite or not valid
-  A* x;                // (rows, dim) the iterate; result.x itself when the last one is kept
+  A* x;                // (rows, dim) the iterate; result.x itself when the last one is kept there
   A* delta;            // (rows, dim) δ, with x = fl(x0 + δ)
   A* f;                // (rows, k) logits of x
   A* cotangent;        // (rows, k) R

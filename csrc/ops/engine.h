@@ -13,8 +13,6 @@ namespace bk::ops {
 cpu::Parallel torch_pool();
 
 struct CpuEngine {
-  static constexpr bool kLeavesPoints = true;  // an attack may be asked for margins alone
-
   explicit CpuEngine(const Tensor&) {}
 
   template <class T, class... Rest> void two_layer(const Network<T>& network, Rest... rest) const {
@@ -41,8 +39,6 @@ struct CpuEngine {
 // can be captured in a graph.
 class CudaEngine {
  public:
-  static constexpr bool kLeavesPoints = false;
-
   explicit CudaEngine(const Tensor& x);
 
   template <class T>
@@ -70,7 +66,7 @@ class CudaEngine {
   template <class T>
   void pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
            const AttackResult<Compute<T>>& result) const {
-    launch(cuda::pgd_workspace<T>(network, x0, attack),
+    launch(cuda::pgd_workspace<T>(network, x0, attack, result),
            [&](cuda::Launch run) { return cuda::pgd<T>(network, x0, attack, result, run); });
   }
 

@@ -99,8 +99,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pgd(
   const Tensor labels = dense(y, y.scalar_type());
   const auto first = dense(start, compute), known = dense(gram, compute);
   const auto radii = dense(radius_rows, compute), rates = dense(step_rows, compute);
-  const bool writes_x = need_x || !Engine::kLeavesPoints;
-  const Tensor x = allocate(writes_x ? points : Shape{0}, compute, x0);
+  const Tensor x = allocate(need_x ? points : Shape{0}, compute, x0);
   const Tensor logits = allocate(problem.outputs, compute, x0);
   const Tensor margin = allocate(problem.rows, compute, x0);
   const Tensor path = allocate(trajectory ? joined({steps + 1}, points) : Shape{0}, compute, x0);
@@ -132,10 +131,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pgd(
                            plan::choose(plan_problem(problem, x0, threat, trajectory, first, known, need_x), algorithm),
                            data<A>(known)};
     engine.pgd(in.network, in.samples, attack,
-               AttackResult<A>{writes_x ? mutable_data<A>(x) : nullptr, mutable_data<A>(logits),
-                               mutable_data<A>(margin), trajectory ? mutable_data<A>(path) : nullptr});
+               AttackResult<A>{need_x ? mutable_data<A>(x) : nullptr, mutable_data<A>(logits), mutable_data<A>(margin),
+                               trajectory ? mutable_data<A>(path) : nullptr});
   });
-  return {need_x ? x : allocate({0}, compute, x0), logits, margin, path};
+  return {x, logits, margin, path};
 }
 
 BK_REGISTER("pgd", pgd)

@@ -69,7 +69,7 @@ void check_workspace_bound() {
     expect(cuda::two_layer_workspace(net, samples) <= bound, s.text() + ": workspace of two_layer");
     expect(cuda::two_layer_value_and_grad_workspace(net, samples) <= bound, s.text() + ": workspace of value_and_grad");
     expect(cuda::two_layer_parameter_grad_workspace(net, samples) <= bound, s.text() + ": workspace of parameter_grad");
-    expect(cuda::pgd_workspace(net, samples, attack) <= bound, s.text() + ": workspace of pgd");
+    expect(cuda::pgd_workspace(net, samples, attack, {}) <= bound, s.text() + ": workspace of pgd");
   }
 }
 
@@ -111,9 +111,9 @@ Results<double> run_engine(const Problem<double>& problem) {
   threat.radius.values = radius.data();
   const Attack<double> attack{threat, r, nullptr, nullptr};
   auto logits = unwritten<double>(s.rows() * s.heads), margin = unwritten<double>(s.rows());
-  memory = workspace_of(cuda::pgd_workspace(net, samples, attack));
-  error |=
-      cuda::pgd(net, samples, attack, {out.x.data(), logits.data(), margin.data(), nullptr}, {nullptr, memory.data()});
+  const AttackResult<double> result{out.x.data(), logits.data(), margin.data(), nullptr};
+  memory = workspace_of(cuda::pgd_workspace(net, samples, attack, result));
+  error |= cuda::pgd(net, samples, attack, result, {nullptr, memory.data()});
   expect_launched(error, s.text());
   return out;
 }

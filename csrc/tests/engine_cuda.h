@@ -36,7 +36,7 @@ template <class A> void pgd_step(Norm norm, const PgdStep<A>& step) {
 template <class T>
 void pgd(const Network<T>& net, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
          const AttackResult<Compute<T>>& result) {
-  auto memory = workspace_of(cuda::pgd_workspace(net, x0, attack));
+  auto memory = workspace_of(cuda::pgd_workspace(net, x0, attack, result));
   expect_launched(cuda::pgd(net, x0, attack, result, {nullptr, memory.data()}), "pgd");
 }
 

@@ -24,7 +24,7 @@ template <class T> struct AttackCase {
   Threat<A> threat;
   std::vector<A> target, start, radius, step;
   std::vector<std::int64_t> label;
-  bool trajectory = true;
+  bool trajectory = true, points = true;
 
   AttackCase(const Shape& shape, ActivationKind kind, Norm norm, Loss loss) : problem(shape, kind) {
     threat = {norm,
@@ -78,7 +78,8 @@ template <class T> struct AttackCase {
     const Attack<A> attack{threat, target.empty() ? nullptr : target.data(), label.empty() ? nullptr : label.data(),
                            start.empty() ? nullptr : start.data()};
     engine::pgd(net, problem.samples(), attack,
-                {out.x.data(), out.logits.data(), out.margin.data(), trajectory ? out.trajectory.data() : nullptr});
+                {points ? out.x.data() : nullptr, out.logits.data(), out.margin.data(),
+                 trajectory ? out.trajectory.data() : nullptr});
     return out;
   }
 
@@ -270,6 +271,37 @@ template <class T> void check_bad_rows() {
   expect(std::isnan(lone.margin[0]) && lone.margin[1] == empty.target[1] * empty.problem.head_bias[0], "no neurons");
 }
 
+// Where points are not asked for, all else is as where they are.
+template <class T> void check_margins_alone() {
+  for (const Keep keep : {Keep::last, Keep::worst}) {
+    AttackCase<T> attack(kPlain, ActivationKind::softplus, Norm::l2, Loss::margin);
+    attack.threat.keep = keep;
+    attack.problem.x[2] = static_cast<Compute<T>>(kNaN);
+    const auto with = attack.run();
+    attack.points = false;
+    const auto without = attack.run();
+    expect(same_bits(with.logits, without.logits) && same_bits(with.margin, without.margin) &&
+               same_bits(with.trajectory, without.trajectory),
+           "the results depend on whether points are asked for");
+  }
+}
+
+// f = ±1 where its gradient overflows: the row that is wrong already rests, and its gradient is not looked at.
+void check_rest() {
+  AttackCase<float> attack({1, 2, 1, 1, 1, 1, false, false}, ActivationKind::relu, Norm::l2, Loss::margin);
+  attack.problem.weight = {1e30f};
+  attack.problem.head = {1e30f};
+  attack.problem.x = {1e-30f, 1e-30f};
+  attack.target = {-1, 1};
+  attack.threat.stop_early = true;
+  for (const bool trajectory : {true, false}) {
+    attack.trajectory = trajectory;
+    const Attacked<float> got = attack.run();
+    expect(got.x[0] == 1e-30f && got.margin[0] < 0, "a row at rest");
+    expect(std::isnan(got.x[1]) && std::isnan(got.margin[1]), "a gradient that overflows");
+  }
+}
+
 // A network that overflows on the way: the rows before it are finite, those after are not.
 void check_late_overflow() {
   AttackCase<float> attack({1, 1, 1, 1, 1, 1, false, false}, ActivationKind::relu_power, Norm::l2, Loss::margin);
@@ -333,6 +365,9 @@ void run() {
   check_zero_gradient<double>();
   check_bad_rows<float>();
   check_bad_rows<double>();
+  check_margins_alone<float>();
+  check_margins_alone<double>();
+  check_rest();
   check_late_overflow();
   check_scale_freedom();
 }
