@@ -18,6 +18,7 @@ from .activation import (
     activations,
 )
 from .attack import AttackResult, l2_pgd, linf_pgd
+from .geometry import Mixture, ReducedMixture, Span, reduce_to_span, sample_mixture, sample_reduced
 from .model_attack import attack_model
 from .network import TwoLayerNet, TwoLayerView, as_two_layer
 from .ops import (
@@ -39,15 +40,18 @@ __all__ = [
     "Erf",
     "Identity",
     "LeakyReLU",
+    "Mixture",
     "OddPower",
     "Plan",
     "ReLU",
     "ReLUPower",
+    "ReducedMixture",
     "SiLU",
     "Sigmoid",
     "SmoothLeakyReLU",
     "SmoothedReLU",
     "Softplus",
+    "Span",
     "Tanh",
     "TwoLayerNet",
     "TwoLayerView",
@@ -61,6 +65,9 @@ __all__ = [
     "linf_pgd_step",
     "linf_pgd_step_",
     "plan",
+    "reduce_to_span",
+    "sample_mixture",
+    "sample_reduced",
     "two_layer",
     "two_layer_parameter_grad",
     "two_layer_value_and_grad",

@@ -19,7 +19,14 @@ MODULES = [
     if ">>>" in path.read_text(encoding="utf-8")
 ]
 #: Those that only hold parameters or results: their examples are the functions that take or return them.
-WITHOUT_EXAMPLE = {"Activation", "AttackResult", "Plan", *(type(phi).__name__ for phi in bk.activations())}
+WITHOUT_EXAMPLE = {
+    "Activation",
+    "AttackResult",
+    "Mixture",
+    "Plan",
+    "ReducedMixture",
+    *(type(phi).__name__ for phi in bk.activations()),
+}
 
 
 @pytest.mark.parametrize("module", MODULES)
