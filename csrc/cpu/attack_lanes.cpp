@@ -22,7 +22,7 @@ template <class A> void AttackLanes<A>::begin() {
   for (std::int64_t i = 0; i < heads * width(); ++i) cotangent[i] = A(1);
   for (std::int64_t i = 0; i < width(); ++i) {
     valid[i] = A(1);
-    worst_margin_[i] = static_cast<A>(__builtin_inf());
+    margin_[i] = worst_margin_[i] = static_cast<A>(__builtin_inf());  // nothing rests before it has been seen
   }
   load_targets();
   load_budgets();
