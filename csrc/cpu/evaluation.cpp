@@ -65,20 +65,9 @@ template <class T> void evaluate_slab(const SlabTask<T>& task, const Part<Comput
     for (std::int64_t patch = 0; patch < layer.patches; ++patch) {
       const Tile<T> tile{layer, begin, rows, patch, task.vectors, scratch};
       A* H = task.use == HiddenUse::compute ? tiles : task.hidden + (begin * layer.patches + patch * rows) * width;
-      if (task.use != HiddenUse::reuse) {
-        if (task.few.count) {
-          hidden(tile, task.few, H, few_scratch);
-        } else {
-          hidden(tile, task.x, H);
-        }
-      }
+      if (task.use != HiddenUse::reuse) either_hidden(tile, task.few, task.x, H, few_scratch);
       pass_gate(task, tile, H, slopes, part);
-      if (!task.cotangent) continue;
-      if (task.few.count) {
-        input_gradient(tile, task.few, H, part.g, begin > task.begin, few_scratch);
-      } else {
-        input_gradient(tile, H, part.g, begin > task.begin);
-      }
+      if (task.cotangent) either_gradient(tile, task.few, H, part.g, begin > task.begin, few_scratch);
     }
   }
 }

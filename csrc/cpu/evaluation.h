@@ -42,6 +42,7 @@ template <class T> struct PanelEvaluation {
              nullptr} {}
 
   BK_HD std::int64_t width() const { return vectors * Vec<A>::kLanes; }
+  BK_HD const FewSamples<A>& few() const { return few_; }
 
   // Numbers of memory that attach() takes.
   std::int64_t memory(bool keep_hidden) const;

@@ -118,4 +118,18 @@ BK_HD void input_gradient(const Tile<T>& tile, const FewSamples<Compute<T>>& few
   }
 }
 
+// Whichever the panel's samples are: few, or x (P·d, width). g is rows or a panel likewise.
+template <class T>
+BK_HD void either_hidden(const Tile<T>& tile, const FewSamples<Compute<T>>& few, const Compute<T>* x, Compute<T>* H,
+                         Compute<T>* scratch) {
+  if (few.count) return hidden(tile, few, H, scratch);
+  hidden(tile, x, H);
+}
+template <class T>
+BK_HD void either_gradient(const Tile<T>& tile, const FewSamples<Compute<T>>& few, const Compute<T>* U, Compute<T>* g,
+                           bool accumulate, Compute<T>* scratch) {
+  if (few.count) return input_gradient(tile, few, U, g, accumulate, scratch);
+  input_gradient(tile, U, g, accumulate);
+}
+
 }  // namespace bk::cpu::BK_SIMD_LEVEL

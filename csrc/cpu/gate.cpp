@@ -90,10 +90,48 @@ template <class A> void add_bound(const A* U, std::int64_t rows, std::int64_t ve
   }
 }
 
+namespace {
+
+template <class A, int kVectors> void find_closed_of(const A* H, std::int64_t rows, std::uint64_t* closed) {
+  using V = Vec<A>;
+  for (std::int64_t j = 0; j < rows; ++j) {
+    std::uint64_t word = 0;
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v)
+      word |= std::uint64_t{bits(V::load(H + v * V::kLanes) <= V(0))} << (v * V::kLanes);
+    closed[j] = word;
+    H += kVectors * V::kLanes;
+  }
+}
+
+}  // namespace
+
+template <class A> void find_closed(const A* H, std::int64_t rows, std::int64_t vectors, std::uint64_t* closed) {
+  switch (vectors) {
+    case 1: return find_closed_of<A, 1>(H, rows, closed);
+    case 2: return find_closed_of<A, 2>(H, rows, closed);
+    case 3: return find_closed_of<A, 3>(H, rows, closed);
+    default: return find_closed_of<A, 4>(H, rows, closed);
+  }
+}
+
+template <class A>
+void gated_head(const std::uint64_t* closed, std::int64_t rows, std::int64_t vectors, const A* head, A slope, A* U) {
+  using V = Vec<A>;
+  for (std::int64_t j = 0; j < rows; ++j) {
+    const V open = V::broadcast(head[j]), shut = V::broadcast(slope * head[j]);
+    for (std::int64_t v = 0; v < vectors; ++v) {
+      select(mask_of<A>(closed[j] >> (v * V::kLanes)), shut, open).store(U + (j * vectors + v) * V::kLanes);
+    }
+  }
+}
+
 #define BK_INSTANTIATE(A)                                                                          \
   template void gate<A>(const Activation&, const GateTile<A>&);                                    \
   template void gate_elements<A>(const Activation&, A*, std::int64_t, std::int64_t, A*, const A*); \
-  template void add_bound<A>(const A*, std::int64_t, std::int64_t, const A*, A*);
+  template void add_bound<A>(const A*, std::int64_t, std::int64_t, const A*, A*);                  \
+  template void find_closed<A>(const A*, std::int64_t, std::int64_t, std::uint64_t*);              \
+  template void gated_head<A>(const std::uint64_t*, std::int64_t, std::int64_t, const A*, A, A*);
 BK_INSTANTIATE(float)
 BK_INSTANTIATE(double)
 

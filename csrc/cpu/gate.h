@@ -29,4 +29,11 @@ void gate_elements(const Activation& activation, A* H, std::int64_t rows, std::i
 // bound (width) += Σ |U_j| ‖w_j‖ over the rows of U.
 template <class A> void add_bound(const A* U, std::int64_t rows, std::int64_t vectors, const A* norms, A* bound);
 
+// The gates of a piecewise-linear φ, one bit per column of a panel: bit i of closed[j] is 1 where h ≤ 0.
+template <class A> void find_closed(const A* H, std::int64_t rows, std::int64_t vectors, std::uint64_t* closed);
+
+// U (rows, width) = φ'(H) a from those bits; φ' is `slope` where h ≤ 0, and 1 elsewhere.
+template <class A>
+void gated_head(const std::uint64_t* closed, std::int64_t rows, std::int64_t vectors, const A* head, A slope, A* U);
+
 }  // namespace bk::cpu::BK_SIMD_LEVEL

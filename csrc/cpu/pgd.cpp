@@ -3,6 +3,7 @@
 
 #include "attack_panel.h"
 #include "gram.h"
+#include "half_sparse.h"
 #include "row_norms.h"
 #include "tasks.h"
 
@@ -122,10 +123,12 @@ void pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<
   using A = Compute<T>;
   const double passes = 2.0 * static_cast<double>(attack.threat.steps) + 1;
   const Sharing sharing = share(network, x0.count, passes, run);
-  const bool exact = attack.threat.direction == Direction::exact && attack.threat.steps > 0;
-  const Numbers<A> norms(exact ? network.networks * network.neurons : 0);
-  if (exact) row_norms(network, norms.data(), sharing.run);
-  const AttackProblem<T> problem{network, x0, attack, result, exact ? norms.data() : nullptr, sharing};
+  const bool measured = attack.threat.direction == Direction::exact || attack.algorithm == Algorithm::half_sparse;
+  const bool with_norms = measured && attack.threat.steps > 0;
+  const Numbers<A> norms(with_norms ? network.networks * network.neurons : 0);
+  if (with_norms) row_norms(network, norms.data(), sharing.run);
+  const AttackProblem<T> problem{network, x0, attack, result, with_norms ? norms.data() : nullptr, sharing};
+  if (attack.algorithm == Algorithm::half_sparse) return half_sparse(problem);
   const std::int64_t panels = sharing.panels.count * network.networks;
   if (sharing.together) return JointAttack<T>(problem).run();
   for_each_task(sharing.run, panels, [&](std::int64_t task) { attack_panel(problem, task); });

@@ -134,6 +134,9 @@ template <class A> BK_HD std::uint32_t bits(Mask<A> mask) {
 #elif defined(__AVX__)
   if constexpr (sizeof(A) == 4) return static_cast<std::uint32_t>(_mm256_movemask_ps((__m256)mask.raw));
   if constexpr (sizeof(A) == 8) return static_cast<std::uint32_t>(_mm256_movemask_pd((__m256d)mask.raw));
+#elif defined(__SSE2__)
+  if constexpr (sizeof(A) == 4) return static_cast<std::uint32_t>(_mm_movemask_ps((__m128)mask.raw));
+  if constexpr (sizeof(A) == 8) return static_cast<std::uint32_t>(_mm_movemask_pd((__m128d)mask.raw));
 #else
   Integer<A> lanes[Vec<A>::kLanes];
   std::memcpy(lanes, &mask.raw, sizeof(lanes));
@@ -141,6 +144,15 @@ template <class A> BK_HD std::uint32_t bits(Mask<A> mask) {
   for (int lane = 0; lane < Vec<A>::kLanes; ++lane) joined |= static_cast<std::uint32_t>(lanes[lane] & 1) << lane;
   return joined;
 #endif
+}
+
+// True in the lanes whose bit is 1.
+template <class A> BK_HD Mask<A> mask_of(std::uint64_t bits) {
+  constexpr Integer<A> kBits[] = {1,      1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 << 5,  1 << 6,  1 << 7,
+                                  1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
+  typename Mask<A>::Raw lane;
+  std::memcpy(&lane, kBits, sizeof(lane));
+  return {(lane & static_cast<Integer<A>>(bits & 0xffff)) != 0};
 }
 
 // True in the last `count` lanes.

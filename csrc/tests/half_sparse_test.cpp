@@ -1,0 +1,144 @@
+// The half-sparse attack against naive_pgd.h: what it shares with the dense one is tested there.
+#include "attack_case.h"
+
+namespace bk::test {
+namespace {
+
+constexpr ActivationKind kKinds[] = {ActivationKind::identity, ActivationKind::relu, ActivationKind::leaky_relu};
+
+// Steps long enough for gates to flip at each of them.
+template <class T> AttackCase<T> half_sparse_case(const Shape& shape, ActivationKind kind, Loss loss = Loss::margin) {
+  AttackCase<T> attack(shape, kind, Norm::l2, loss);
+  attack.algorithm = Algorithm::half_sparse;
+  attack.threat.steps = 8;
+  attack.threat.step.value = Compute<T>(0.4);
+  attack.threat.radius.value = Compute<T>(1.5);
+  return attack;
+}
+
+template <class T> void check_shapes() {
+  const Shape shapes[] = {
+      {1, 1, 1, 1},       {3, 1, 2, 5}, {1, 70, 3, 67}, {1, 5, 17, 129}, {2, 8, 16, 15, 3, 1, true, true, true},
+      {0, 3, 4, 5},       {2, 0, 4, 5}, {2, 3, 0, 5},   {2, 3, 4, 0},    {4, 20, 50, 80, 1, 1, false, false},
+      {1, 9, 70, 300, 2},  // panels in threads
+  };
+  for (const Shape& shape : shapes) {
+    for (const ActivationKind kind : kKinds) {
+      AttackCase<T> attack = half_sparse_case<T>(shape, kind);
+      attack.check("half-sparse");
+      attack.threat.stop_early = true;
+      attack.check("half-sparse, stopping early");
+    }
+  }
+}
+
+// Slabs in threads, those of several panels too.
+template <class T> void check_slabs(std::int64_t samples) {
+  AttackCase<T> attack = half_sparse_case<T>({1, samples, 600, 1024}, ActivationKind::relu);
+  attack.threat.steps = 2;
+  attack.threat.stop_early = samples < 4;
+  attack.check("half-sparse, slabs");
+}
+
+template <class T> void check_options() {
+  using A = Compute<T>;
+  for (const ActivationKind kind : kKinds) {
+    for (const Loss loss : {Loss::margin, Loss::squared}) {
+      AttackCase<T> attack = half_sparse_case<T>({2, 9, 5, 40, 2}, kind, loss);
+      attack.threat.keep = Keep::worst;
+      attack.check("half-sparse, worst");
+      attack.with_start();
+      attack.with_sizes_per_row();
+      attack.threat.box_lo = A(-0.5);
+      attack.threat.box_hi = A(0.75);
+      attack.check("half-sparse, start, box");
+      attack.threat.direction = Direction::loss;
+      attack.threat.floor = A(0.05);
+      attack.check("half-sparse, direction of the loss");
+    }
+  }
+  AttackCase<T> still = half_sparse_case<T>({1, 5, 6, 9}, ActivationKind::relu);
+  still.threat.steps = 0;
+  expect(same_bits(still.run().x, still.problem.x), "half-sparse, K = 0");
+}
+
+// Pairs of neurons that nearly cancel: flips are much larger than the gradient, which has to be taken afresh.
+void check_cancellation() {
+  for (const Shape& shape : {Shape{1, 9, 20, 60, 2}, Shape{1, 3, 600, 1024}}) {
+    AttackCase<double> attack = half_sparse_case<double>(shape, ActivationKind::relu);
+    auto& p = attack.problem;
+    Random random(3);
+    const std::int64_t half = shape.neurons / 2;
+    for (std::int64_t j = 0; j < half; ++j) {
+      for (std::int64_t k = 0; k < shape.dim; ++k) {
+        p.weight[(half + j) * shape.dim + k] = p.weight[j * shape.dim + k] + 1e-3 * random.uniform();
+      }
+      p.head[half + j] = -p.head[j];
+      p.bias[half + j] = p.bias[j];
+    }
+    attack.threat.steps = 4;
+    attack.check("half-sparse, pairs");
+  }
+}
+
+// All gates shut on the way: of the gradient nothing may remain, or the attack would walk in its rounding errors.
+template <class T> void check_death() {
+  using A = Compute<T>;
+  AttackCase<T> attack = half_sparse_case<T>({1, 2, 3, 50, 1, 1, true, false}, ActivationKind::relu);
+  auto& p = attack.problem;
+  for (std::int64_t j = 0; j < 50; ++j) {
+    p.weight[3 * j] = A(1) + p.weight[3 * j] / 4;  // at x = 0 every gate is open, some steps of −1 along it shut them
+    p.head[j] = A(1) + p.head[j] / 4;
+    p.bias[j] = A(0.1) + A(0.02) * static_cast<A>(j % 9);
+  }
+  for (A& x : p.x) x = 0;
+  attack.target = {A(1), A(1)};
+  attack.threat.steps = 12;
+  attack.check("half-sparse, death");
+  const Attacked<A> got = attack.run();
+  expect(got.logits[0] == 0 && got.logits[1] == 0, "gates left open");
+  expect(std::equal(got.x.begin(), got.x.end(), got.trajectory.end() - 12), "half-sparse walked in rounding errors");
+}
+
+// h = 0 counts as shut, and a row that is not finite touches no other.
+template <class T> void check_bad_rows() {
+  using A = Compute<T>;
+  AttackCase<T> attack = half_sparse_case<T>({1, 20, 6, 33, 1, 1, false}, ActivationKind::leaky_relu);
+  for (int k = 0; k < 6; ++k) attack.problem.x[3 * 6 + k] = 0;
+  attack.check("half-sparse, h = 0");
+  const Attacked<A> before = attack.run();
+  attack.problem.x[5 * 6 + 2] = static_cast<A>(kNaN);
+  attack.problem.x[7 * 6 + 1] = static_cast<A>(kInf);
+  const Attacked<A> after = attack.run();
+  for (int row = 0; row < 20; ++row) {
+    const bool bad = row == 5 || row == 7;
+    expect(bad ? std::isnan(after.margin[row]) : after.margin[row] == before.margin[row], "margin of a bad row");
+    for (int i = row * 6; i < row * 6 + 6; ++i) {
+      expect(bad ? std::isnan(after.x[i]) : after.x[i] == before.x[i], "x of a bad row");
+    }
+  }
+}
+
+void run() {
+  check_shapes<double>();
+  check_shapes<float>();
+  check_shapes<BFloat16>();
+  check_slabs<double>(19);
+  check_slabs<float>(3);
+  check_slabs<BFloat16>(2);
+  check_options<double>();
+  check_options<float>();
+  check_cancellation();
+  check_death<double>();
+  check_death<float>();
+  check_bad_rows<double>();
+  check_bad_rows<float>();
+}
+
+}  // namespace
+}  // namespace bk::test
+
+int main() {
+  bk::test::engine::each_level(bk::test::run);
+  return bk::test::finish("half_sparse");
+}
