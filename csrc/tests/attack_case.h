@@ -25,7 +25,7 @@ template <class T> struct AttackCase {
   using A = Compute<T>;
   Problem<T> problem;
   Threat<A> threat;
-  std::vector<A> target, start, radius, step;
+  std::vector<A> target, start, radius, step, gram;
   std::vector<std::int64_t> label;
   Algorithm algorithm = Algorithm::dense;
   bool trajectory = true, points = true;
@@ -73,14 +73,32 @@ template <class T> struct AttackCase {
     threat.step.values = step.data();
   }
 
+  void with_gram() {
+    const Shape& s = problem.shape;
+    const NaiveNetwork net = problem.naive();
+    for (std::int64_t network = 0; network < s.networks; ++network) {
+      for (std::int64_t i = 0; i < s.neurons; ++i) {
+        for (std::int64_t j = 0; j < s.neurons; ++j) {
+          double sum = 0;
+          for (std::int64_t k = 0; k < s.dim; ++k) sum += net.w(network, i, k) * net.w(network, j, k);
+          gram.push_back(static_cast<A>(sum));
+        }
+      }
+    }
+  }
+
   Attacked<A> run() const {
     const Shape& s = problem.shape;
     const std::int64_t numbers = s.rows() * s.row_size();
     Attacked<A> out{unwritten<A>(numbers), unwritten<A>(s.rows() * s.heads), unwritten<A>(s.rows()),
                     unwritten<A>(trajectory ? (threat.steps + 1) * numbers : 0)};
     const Network<T> net = problem.network();
-    const Attack<A> attack{threat, target.empty() ? nullptr : target.data(), label.empty() ? nullptr : label.data(),
-                           start.empty() ? nullptr : start.data(), algorithm};
+    const Attack<A> attack{threat,
+                           target.empty() ? nullptr : target.data(),
+                           label.empty() ? nullptr : label.data(),
+                           start.empty() ? nullptr : start.data(),
+                           algorithm,
+                           gram.empty() ? nullptr : gram.data()};
     engine::pgd(net, problem.samples(), attack,
                 {points ? out.x.data() : nullptr, out.logits.data(), out.margin.data(),
                  trajectory ? out.trajectory.data() : nullptr});

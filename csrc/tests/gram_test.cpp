@@ -1,0 +1,157 @@
+// The gram walk against naive_pgd.h: what it shares with the dense attack is tested there.
+#include "attack_case.h"
+
+namespace bk::test {
+namespace {
+
+constexpr ActivationKind kKinds[] = {ActivationKind::identity, ActivationKind::relu, ActivationKind::leaky_relu,
+                                     ActivationKind::tanh, ActivationKind::smooth_leaky_relu};
+
+// Steps long enough for gates to flip at each of them.
+template <class T> AttackCase<T> gram_case(const Shape& shape, ActivationKind kind, Loss loss = Loss::margin) {
+  AttackCase<T> attack(shape, kind, Norm::l2, loss);
+  attack.algorithm = Algorithm::gram;
+  attack.trajectory = false;
+  attack.threat.steps = 6;
+  attack.threat.step.value = Compute<T>(0.4);
+  attack.threat.radius.value = Compute<T>(1.5);
+  return attack;
+}
+
+template <class T> void check_shapes() {
+  const Shape shapes[] = {
+      {1, 1, 1, 1},
+      {3, 1, 2, 5},
+      {1, 70, 3, 67},  // several blocks of rows; first V by way of W
+      {1, 5, 129, 17},
+      {2, 8, 16, 16, 3, 1, true, true, true},
+      {2, 5, 6, 33, 2, 4},  // a V for each head
+      {0, 3, 4, 5},
+      {2, 0, 4, 5},
+      {2, 3, 0, 5},
+      {2, 3, 4, 0},
+      {4, 20, 50, 80, 1, 1, false, false},
+      {1, 150, 300, 210},  // rows in groups, two blocks of depth
+  };
+  for (const Shape& shape : shapes) {
+    for (const ActivationKind kind : kKinds) {
+      AttackCase<T> attack = gram_case<T>(shape, kind);
+      if (shape.samples > 100 && kind != ActivationKind::relu) continue;
+      attack.check("gram");
+      attack.threat.stop_early = true;
+      attack.check("gram, stopping early");
+    }
+  }
+}
+
+template <class T> void check_options() {
+  using A = Compute<T>;
+  for (const ActivationKind kind : {ActivationKind::relu, ActivationKind::tanh}) {
+    for (const Loss loss : {Loss::margin, Loss::squared}) {
+      for (const Shape& shape : {Shape{2, 9, 5, 40, 2}, Shape{1, 7, 30, 24, 1, 3}}) {
+        AttackCase<T> attack = gram_case<T>(shape, kind, loss);
+        attack.with_gram();
+        attack.check("gram known");
+        attack.threat.keep = Keep::worst;
+        attack.check("gram, worst");
+        attack.with_start();
+        attack.with_sizes_per_row();
+        attack.check("gram, start");
+        attack.threat.direction = Direction::loss;
+        attack.threat.floor = A(0.05);
+        attack.check("gram, direction of the loss");
+      }
+    }
+  }
+  AttackCase<T> still = gram_case<T>({1, 5, 6, 9}, ActivationKind::relu);
+  still.threat.steps = 0;
+  expect(same_bits(still.run().x, still.problem.x), "gram, K = 0");
+}
+
+// So many gates flip at once that V is a product again; for one row alone, and for all.
+template <class T> void check_many_flips() {
+  using A = Compute<T>;
+  AttackCase<T> attack = gram_case<T>({1, 40, 3, 70, 2}, ActivationKind::relu);
+  attack.threat.step.value = A(3);
+  attack.threat.radius.value = A(8);
+  attack.check("gram, many flips");
+  attack.threat.keep = Keep::worst;
+  attack.check("gram, many flips, worst");
+}
+
+// Pairs of neurons that nearly cancel: flips are much larger than the gradient, which has to be taken afresh.
+void check_cancellation() {
+  for (const ActivationKind kind : {ActivationKind::relu, ActivationKind::tanh}) {
+    AttackCase<double> attack = gram_case<double>({1, 9, 90, 60, 2}, kind);
+    auto& p = attack.problem;
+    Random random(3);
+    for (std::int64_t j = 0; j < 30; ++j) {
+      for (std::int64_t k = 0; k < 90; ++k) {
+        p.weight[(30 + j) * 90 + k] = p.weight[j * 90 + k] + 1e-3 * random.uniform();
+      }
+      p.head[30 + j] = -p.head[j];
+      p.bias[30 + j] = p.bias[j];
+    }
+    attack.check("gram, pairs");
+  }
+}
+
+// Sizes whose squares leave the range of the type.
+template <class T> void check_sizes() {
+  using A = Compute<T>;
+  const A far = static_cast<A>(sizeof(A) == 4 ? 1e20 : 1e160);
+  for (const A size : {far, A(1) / far}) {
+    AttackCase<T> attack = gram_case<T>({1, 6, 9, 20, 1, 1, false, false}, ActivationKind::relu);
+    for (auto& w : attack.problem.weight) w *= size;
+    for (A& a : attack.problem.head) a /= size;
+    attack.check("gram, W of size " + std::to_string(size));
+    for (auto& w : attack.problem.weight) w /= size;
+    for (A& x : attack.problem.x) x *= size;
+    attack.threat.step.value *= size;
+    attack.threat.radius.value *= size;
+    attack.check("gram, x and the ball of size " + std::to_string(size));
+  }
+}
+
+// h = 0 counts as shut, and a row that is not finite touches no other.
+template <class T> void check_bad_rows() {
+  using A = Compute<T>;
+  for (const ActivationKind kind : {ActivationKind::leaky_relu, ActivationKind::tanh}) {
+    AttackCase<T> attack = gram_case<T>({1, 20, 6, 33, 1, 1, false}, kind);
+    for (int k = 0; k < 6; ++k) attack.problem.x[3 * 6 + k] = 0;
+    attack.check("gram, h = 0");
+    const Attacked<A> before = attack.run();
+    attack.problem.x[5 * 6 + 2] = static_cast<A>(kNaN);
+    attack.problem.x[7 * 6 + 1] = static_cast<A>(kInf);
+    const Attacked<A> after = attack.run();
+    for (int row = 0; row < 20; ++row) {
+      const bool bad = row == 5 || row == 7;
+      expect(bad ? std::isnan(after.margin[row]) : after.margin[row] == before.margin[row], "margin of a bad row");
+      for (int i = row * 6; i < row * 6 + 6; ++i) {
+        expect(bad ? std::isnan(after.x[i]) : after.x[i] == before.x[i], "x of a bad row");
+      }
+    }
+  }
+}
+
+void run() {
+  check_shapes<double>();
+  check_shapes<float>();
+  check_shapes<BFloat16>();
+  check_options<double>();
+  check_options<float>();
+  check_many_flips<double>();
+  check_cancellation();
+  check_sizes<double>();
+  check_sizes<float>();
+  check_bad_rows<double>();
+  check_bad_rows<float>();
+}
+
+}  // namespace
+}  // namespace bk::test
+
+int main() {
+  bk::test::engine::each_level(bk::test::run);
+  return bk::test::finish("gram");
+}
