@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..activation import Activation
-from .network import Network, each_network, head_shape, row_shape
+from .network import Network, each_network, head_shape, row_shape, rows_of_each
 from .step import is_finite, is_valid, largest, norm_of, project_l2, project_linf, unit_rows
 
 _ROUNDOFF = 2.0**-53
@@ -202,7 +202,7 @@ def l2_pgd(
     def each(value: float | Tensor, *shape: torch.Size) -> Tensor:
         """One row of values for each network."""
         full = torch.as_tensor(value, dtype=torch.float64, device=x0.device).expand(sum(shape, torch.Size()))
-        return full.reshape(len(networks), -1, *full.shape[len(rows) :])
+        return full.reshape(len(networks), rows_of_each(x0, W), *full.shape[len(rows) :])
 
     target = each(y, rows, heads) if loss == "squared" else each(y, rows)
     if loss == "squared" and not heads:

@@ -52,7 +52,7 @@ def each_network(
 ) -> Iterator[tuple[Tensor, Network]]:
     """Each network with its points (n, P, d)."""
     S, (m, d) = W.shape[:-2], W.shape[-2:]
-    networks, rows = S.numel(), _rows_of_each(x, W)
+    networks, rows = S.numel(), rows_of_each(x, W)
     heads = head_shape(W, a).numel()
     points = x.double().expand(*S, *x.shape[-2:]) if S else x.double()
     points = points.reshape(networks, rows, patches, d)
@@ -72,7 +72,7 @@ def row_shape(x: Tensor, W: Tensor) -> torch.Size:
     return W.shape[:-2] + x.shape[-2:-1] if W.dim() > 2 else x.shape[:-1]
 
 
-def _rows_of_each(x: Tensor, W: Tensor) -> int:
+def rows_of_each(x: Tensor, W: Tensor) -> int:
     return row_shape(x, W)[W.dim() - 2 :].numel()
 
 
@@ -117,7 +117,7 @@ def two_layer_value_and_grad(
     rows, heads = row_shape(x, W), head_shape(W, a)
     R = W.new_ones(rows + heads, dtype=torch.float64) if cotangent is None else cotangent.double()
     networks = list(each_network(x, W, a, bias, head_bias, activation, patches))
-    R = R.reshape(len(networks), _rows_of_each(x, W), heads.numel())
+    R = R.reshape(len(networks), rows_of_each(x, W), heads.numel())
     f = [net.output(X) for X, net in networks]
     g = [net.input_gradient(X, R[i]) for i, (X, net) in enumerate(networks)]
     return _stack(f, rows + heads, x), _stack(g, rows + x.shape[-1:], x)
@@ -135,7 +135,7 @@ def two_layer_parameter_grad(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of Σ cotangent·f with respect to W, a and bias."""
     networks = list(each_network(x, W, a, bias, None, activation, patches))
-    R = cotangent.double().reshape(len(networks), _rows_of_each(x, W), head_shape(W, a).numel())
+    R = cotangent.double().reshape(len(networks), rows_of_each(x, W), head_shape(W, a).numel())
     grads = [net.parameter_gradient(X, R[i]) for i, (X, net) in enumerate(networks)]
     gW, ga, gb = zip(*grads, strict=True) if grads else ([], [], [])
     return _stack(list(gW), W.shape, x), _stack(list(ga), a.shape, x), _stack(list(gb), W.shape[:-1], x)

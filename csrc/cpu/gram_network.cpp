@@ -14,9 +14,7 @@ template <class T> double unit_of(const T* numbers, std::int64_t count) {
     if (size > largest && size - size == 0) largest = size;
   }
   if (largest == 0 || (largest < kNear && largest > 1 / kNear)) return 1;
-  constexpr int kMost = sizeof(Compute<T>) == sizeof(float) ? 120 : 1000;  // both the unit and its inverse are normal
-  const int exponent = __builtin_ilogb(largest);
-  return __builtin_ldexp(1, exponent > kMost ? kMost : exponent < -kMost ? -kMost : exponent);
+  return power_near<Compute<T>>(largest);
 }
 
 }  // namespace

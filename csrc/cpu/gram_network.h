@@ -26,6 +26,13 @@ template <class A> struct GramNetwork {
   BK_HD std::int64_t size() const { return patches * width; }
 };
 
+// The power of two near `size` > 0 that is a normal number, as is its inverse.
+template <class A> double power_near(double size) {
+  constexpr int kMost = sizeof(A) == sizeof(float) ? 120 : 1000;
+  const int exponent = __builtin_ilogb(size);
+  return __builtin_ldexp(1, exponent > kMost ? kMost : exponent < -kMost ? -kMost : exponent);
+}
+
 // A GramNetwork with all it points to.
 template <class T> class PreparedNetwork {
  public:

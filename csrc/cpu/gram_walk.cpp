@@ -9,9 +9,8 @@ namespace {
 constexpr double kLeastShrink = 0x1p-30;
 
 // Near enough to 1 that it needs no unit.
-double unit_near(double size) {
-  if (!(size > 0) || !finite(size) || (size > 0x1p-16 && size < 0x1p16)) return 1;
-  return __builtin_ldexp(1, __builtin_ilogb(size));
+template <class A> double unit_near(double size) {
+  return !(size > 0) || !finite(size) || (size > 0x1p-16 && size < 0x1p16) ? 1 : power_near<A>(size);
 }
 
 // Calls visit(φ) with the piecewise-linear φ.
@@ -77,8 +76,9 @@ template <class A> void GramWalk<A>::begin() {
 }
 
 template <class A> void GramWalk<A>::start(std::int64_t i) {
-  const double reach = lanes_.step[i] * static_cast<double>(lanes_.threat().steps);
-  unit_[i] = unit_near(reach < lanes_.radius[i] ? reach : lanes_.radius[i]);
+  // The longest way that is ever added to D and C; the ball may be far smaller.
+  const double start = chunk_.start_norms[first_ + i];
+  unit_[i] = unit_near<A>(start > lanes_.step[i] ? start : lanes_.step[i]);
   shrink_[i] = start_[i] = 1;
   drift_[i] = 0;
   if (!finite(chunk_.start_norms[first_ + i])) lanes_.valid[i] = A(0);
