@@ -12,29 +12,42 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from . import __version__
+from ._commands import UsageError
 
 _COMMANDS = {
     "info": "how the library was built, and what of it this machine uses",
-    "list": "the ops, activations and algorithms there are",
+    "list": "the ops, activations, algorithms and experiments there are",
     "demo": "train and attack two-layer networks: robust accuracy against radius",
     "bench": "time the ops against what they replace",
+    "run": "run a paper's experiment; it can be stopped and goes on where it was",
+    "verify": "test the claims of an experiment: 1 if one fails",
+    "report": "one HTML page of an experiment's figures and claims",
+    "export": "an experiment's records and figures as files",
 }
 
 _EXAMPLES = """\
 examples:
   benign info              what was built, and which devices it can use
   benign list activations  every activation with its parameters
+  benign report chen21     run the first paper's experiment and write a page about it
   benign demo --help       the options of one command
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Runs one command; returns its exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+
+    A command where 1 means something else has the status of its failures as ``ERROR_STATUS``.
+    """
     arguments = _parser().parse_args(argv)
+    failed = 1
     try:
-        status = _run(arguments.command, arguments.rest)
+        command = importlib.import_module(f"benign_kernels._commands.{arguments.command}")
+        failed = getattr(command, "ERROR_STATUS", 1)
+        status = _run(command, arguments.command, arguments.rest)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -44,11 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ModuleNotFoundError as error:
-        return _fail(f"'benign {arguments.command}' needs the module {error.name}, which is not installed", 1)
+        return _fail(f"'benign {arguments.command}' needs the module {error.name}, which is not installed", failed)
+    except UsageError as error:
+        return _fail(f"{error}; `benign {arguments.command} --help` has examples", 2)
     except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
         if os.environ.get("BENIGN_TRACEBACK") == "1":
             raise
-        return _fail(f"{error} (BENIGN_TRACEBACK=1 shows where)", 1)
+        return _fail(f"{error} (BENIGN_TRACEBACK=1 shows where)", failed)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,13 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(name: str, rest: Sequence[str]) -> int:
-    command = importlib.import_module(f"benign_kernels._commands.{name}")
+def _run(command: ModuleType, name: str, rest: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=f"benign {name}", description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     command.add_arguments(parser)
-    return command.main(parser.parse_args(rest))
+    status: int = command.main(parser.parse_args(rest))
+    return status
 
 
 def _fail(message: str, status: int) -> int:

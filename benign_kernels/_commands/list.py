@@ -1,4 +1,4 @@
-"""List the ops, activations and algorithms there are."""
+"""List the ops, activations, algorithms and experiments there are."""
 
 from __future__ import annotations
 
@@ -45,4 +45,21 @@ def _algorithms() -> Iterator[tuple[str, str]]:
         yield name, "the planner's choice" if name == "auto" else ""
 
 
-_SECTIONS = {"ops": _ops, "activations": _activations, "algorithms": _algorithms}
+def _experiments() -> Iterator[tuple[str, str]]:
+    """Each with its presets, claims, and the fields that --set sets."""
+    from .. import experiments
+    from ..experiments import overrides, registry
+
+    for name in experiments.names():
+        experiment = experiments.get(name)
+        yield name, registry.summary(name)
+        for preset, chosen in experiment.presets.items():
+            trials = len(experiments.Plan.of(experiment, preset).tasks())
+            yield f"  --preset {preset}", f"{trials} trials: {chosen.summary}"
+        for field, kind, default in overrides.describe(experiment.config):
+            yield f"  --set {field}={default}", kind
+        for claim in experiment.claims:
+            yield f"  claim {claim.name}", claim.sentence
+
+
+_SECTIONS = {"ops": _ops, "activations": _activations, "algorithms": _algorithms, "experiments": _experiments}
