@@ -36,7 +36,9 @@ def test_smooth_activations_cost_more_than_piecewise_linear_ones():
 
 def test_narrow_weights_move_fewer_bytes():
     large = {"n": 10, "d": 100_000, "m": 1000}
-    moved = [plan(**large, dtype=dtype).bytes for dtype in (torch.bfloat16, torch.float32, torch.float64)]
+    moved = [
+        plan(**large, dtype=dtype, algorithm="dense").bytes for dtype in (torch.bfloat16, torch.float32, torch.float64)
+    ]
     assert moved == sorted(moved)
     assert moved[0] < moved[1] < moved[2]
 

@@ -12,13 +12,19 @@ constexpr double kFlips = 0.005;
 // bench/planner.py. Per element and step:
 constexpr double kPiecewiseLinearGate = 8;  // φ and φ' of a pre-activation, in a tile that is at hand
 constexpr double kSmoothGate = 100;
+constexpr double kScan = 15;    // a pre-activation, looking for gates that have flipped
 constexpr double kUpdate = 40;  // a coordinate of x: norms of g and of δ, the move, the projection, x0 + δ
-constexpr double kWalk = 40;    // a pre-activation in the gram walk: three passes over five rows in the nearest cache
-constexpr double kFlipW = 12;   // a coordinate of g per gate that flips: a row of W that is at hand
+constexpr double kWalk = 60;    // a pre-activation in the gram walk: three passes over five rows in the nearest cache
+constexpr double kFlipW = 12;   // a coordinate of g per gate that flips: a row of W that is at hand,
+constexpr double kFlip = 100;   // and what it takes to come to it
 constexpr double kFlipG = 14;   // an entry of V per gate that flips: a row of G from the last cache
 // Per call, and per sample and step, whatever the sizes.
 constexpr double kCall = 2e5;
-constexpr double kDenseStep = 2e3, kWalkStep = 2e4;
+constexpr double kDenseStep = 2e3, kWalkStep = 1e4;
+// Products of whole matrices, whose results leave the cache, against those of a panel.
+constexpr double kMatrixProduct = 1.3;
+// Half-sparse steps of a few samples, whose W comes from afar.
+constexpr double kFewFlips = 1.4;
 
 // The lanes of a register of samples, which panels are rounded up to; rows of the gram walk are not.
 constexpr double kLanes = 16;
@@ -66,10 +72,12 @@ Cost cost_of(const Problem& p, double flops, double effort, double bytes) {
   return {networks * flops, bytes, kCall + networks * effort + balance * bytes};
 }
 
-// How much more a panel of samples costs than its samples: the lanes left over work too.
-double panel_waste(const Problem& p) {
+// How much more a panel of samples costs than its samples: the lanes left over work too, but for a few samples, which
+// have a way of their own that costs `few`.
+double panel_waste(const Problem& p, double few) {
   const double n = static_cast<double>(p.samples);
-  return n <= kLanes / 2 || p.device == Device::cuda ? 1 : kLanes * static_cast<double>((p.samples + 15) / 16) / n;
+  if (p.device == Device::cuda) return 1;
+  return n <= kLanes / 2 ? few : kLanes * static_cast<double>((p.samples + 15) / 16) / n;
 }
 
 }  // namespace
@@ -81,7 +89,7 @@ Cost dense_cost(const Problem& p) {
   const double flops = (2 * s.K + 1) * (s.product + heads) + s.K * 8 * s.n * s.P * s.d;
   const double elements = (s.K + 1) * s.n * s.P * s.m * s.gate + s.K * s.n * (s.P * s.d * kUpdate + kDenseStep);
   return cost_of(p, flops + (s.K + 1) * s.n * s.P * s.m * (p.piecewise_linear ? 4 : 40),
-                 panel_waste(p) * ((2 * s.K + 1) * (s.product + heads) + elements),
+                 panel_waste(p, 1) * ((2 * s.K + 1) * (s.product + heads) + elements),
                  traffic(p, 2 * s.K + 1, 5 * s.K + 2));
 }
 
@@ -90,9 +98,11 @@ Cost half_sparse_cost(const Problem& p) {
   const Sizes s(p);
   const double flips = kFlips * s.K * s.n * s.P * s.m;
   const double products = (s.K + 2) * s.product;
-  const double elements = (s.K + 1) * s.n * s.P * s.m * s.gate + s.K * s.n * (s.P * s.d * kUpdate + kDenseStep);
+  const double elements =
+      (s.K + 1) * s.n * s.P * s.m * (s.gate + kScan) + s.K * s.n * (s.P * s.d * kUpdate + kDenseStep);
   return cost_of(p, products + flips * 2 * s.d + (s.K + 1) * s.n * s.P * s.m * 4 + s.K * 8 * s.n * s.P * s.d,
-                 panel_waste(p) * (products + elements + flips * s.d * kFlipW), traffic(p, s.K + 2, 5 * s.K + 2));
+                 panel_waste(p, kFewFlips) * (products + elements + flips * (s.d * kFlipW + kFlip)),
+                 traffic(p, s.K + 2, 5 * s.K + 2));
 }
 
 // G is half a product of W with itself. V of each head is U G or (U W) Wᵀ, whichever is less; a smooth φ has one V.
@@ -106,7 +116,8 @@ Cost gram_cost(const Problem& p) {
   const double elements = (s.K + 1) * rows * s.m * ((p.piecewise_linear ? 0 : s.gate) + kWalk * (1 + directions) / 2) +
                           s.K * s.n * kWalkStep;
   return cost_of(p, gram + first + ends + s.K * (2 * step + 12 * rows * s.m),
-                 gram + first + ends + elements + s.K * step * (p.piecewise_linear ? kFlipG : 2), traffic(p, 4, 3));
+                 kMatrixProduct * (gram + first + ends) + elements + s.K * step * (p.piecewise_linear ? kFlipG : 2),
+                 traffic(p, 4, 3));
 }
 
 }  // namespace bk::plan
