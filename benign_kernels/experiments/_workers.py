@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -46,7 +46,7 @@ def attempt(trial: Trial, task: Task) -> Result:
     return Result(task, record, time.perf_counter() - began)
 
 
-def run(trial: Trial, tasks: Sequence[Task], jobs: int) -> Iterator[Result]:
+def run(trial: Trial, tasks: Sequence[Task], jobs: int) -> Generator[Result, None, None]:
     """The results in the order in which they come; the workers are gone when this ends, whatever ended it."""
     jobs = min(jobs, len(tasks))
     threads = max(1, torch.get_num_threads() // jobs)

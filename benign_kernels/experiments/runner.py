@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,7 +49,8 @@ def run(plan: Plan, store: Store, *, jobs: int | None = None, progress: bool | N
         raise ValueError(f"jobs: got {jobs}, expected an integer ≥ 1")
     outcome, began = Outcome(kept=len(tasks) - len(todo)), time.perf_counter()
     results = _here(plan, todo) if min(jobs, len(todo)) <= 1 else _workers.run(plan.experiment.trial, todo, jobs)
-    with _bar(plan, len(tasks), outcome.kept, progress) as advance:
+    # Closed here and not when it is collected: the workers are gone before an interruption is told of.
+    with closing(results), _bar(plan, len(tasks), outcome.kept, progress) as advance:
         for result in results:
             if result.error is not None:
                 outcome.errors.append((result.task, result.error))
@@ -66,7 +67,7 @@ def default_jobs() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _here(plan: Plan, tasks: list[Task]) -> Iterator[_workers.Result]:
+def _here(plan: Plan, tasks: list[Task]) -> Generator[_workers.Result, None, None]:
     for task in tasks:
         yield _workers.attempt(plan.experiment.trial, task)
 
