@@ -160,4 +160,24 @@ template <class T> struct AttackCase {
   }
 };
 
+// h = 0 counts as shut, and a row that is not finite touches no other.
+constexpr Shape kBadRows = {1, 20, 6, 33, 1, 1, false};
+template <class T> void check_bad_rows(const std::string& what, AttackCase<T> attack) {
+  using A = Compute<T>;
+  for (int k = 0; k < 6; ++k) attack.problem.x[3 * 6 + k] = 0;
+  attack.check(what + ", h = 0");
+  const Attacked<A> before = attack.run();
+  attack.problem.x[5 * 6 + 2] = static_cast<A>(kNaN);
+  attack.problem.x[7 * 6 + 1] = static_cast<A>(kInf);
+  const Attacked<A> after = attack.run();
+  for (int row = 0; row < 20; ++row) {
+    const bool bad = row == 5 || row == 7;
+    expect(bad ? std::isnan(after.margin[row]) : after.margin[row] == before.margin[row],
+           what + ", a bad row's margin");
+    for (int i = row * 6; i < row * 6 + 6; ++i) {
+      expect(bad ? std::isnan(after.x[i]) : after.x[i] == before.x[i], what + ", a bad row's x");
+    }
+  }
+}
+
 }  // namespace bk::test
