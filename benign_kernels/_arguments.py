@@ -41,13 +41,13 @@ def switch(name: str, value: Any) -> bool:
 
 def tensor(name: str, value: Any) -> Tensor:
     """Without its history; NumPy arrays are shared, not copied, where torch can."""
-    if isinstance(value, np.ndarray):
-        return _from_numpy(name, value)
     if not isinstance(value, Tensor):
+        if isinstance(value, np.ndarray):
+            return _from_numpy(name, value)
         raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor or a NumPy array")
     if value.layout != torch.strided:
         raise TypeError(f"{name}: got layout {value.layout}, expected a dense tensor")
-    return value.detach()
+    return value.detach() if value.requires_grad else value
 
 
 def _from_numpy(name: str, array: np.ndarray) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +29,9 @@ DIRECTIONS = {
     "foolbox": DirectionRule("loss", "clipped", 1e-12),
     "cleverhans": DirectionRule("loss", "squared", 1e-12, mean=True),
 }
+
+
+_DIRECTION_NAMES = tuple(DIRECTIONS)
 
 
 class Budget(NamedTuple):
@@ -67,7 +71,7 @@ def checked_budget(
 ) -> Budget:
     """Numbers, tensors, and a box of two numbers; or an error that names the argument."""
     _arguments.one_of("loss", loss, ("margin", "squared"))
-    _arguments.one_of("direction", direction, tuple(DIRECTIONS))
+    _arguments.one_of("direction", direction, _DIRECTION_NAMES)
     _arguments.one_of("keep", keep, ("last", "worst"))
     _arguments.one_of("need", need, ("x", "margin"))
     radius = _arguments.number_or_tensor("radius", radius, "sample")
@@ -87,10 +91,11 @@ def checked_budget(
     if trajectory and need == "margin":
         raise ValueError("need: got 'margin' with trajectory=True, expected 'x'")
     box, start = _checked_box(box), _arguments.optional("start", start)
+    # fmt: off
     return Budget(
-        *(norm, radius, step, steps, loss, direction, box, start),
-        *(restarts, generator, keep, trajectory, need, early_stop),
+        norm, radius, step, steps, loss, direction, box, start, restarts, generator, keep, trajectory, need, early_stop
     )
+    # fmt: on
 
 
 def _checked_box(box: Any) -> tuple[float, float] | None:
@@ -124,13 +129,11 @@ def step_size(budget: Budget) -> float | Tensor:
     return budget.radius * (2.5 / budget.steps)
 
 
-def per_row(
-    name: str, value: float | Tensor, rows: tuple[int, ...], like: dict[str, Any]
-) -> tuple[float, Tensor | None]:
+def per_row(name: str, value: float | Tensor, rows: Sequence[int], dtype: torch.dtype) -> tuple[float, Tensor | None]:
     """The number, or 0 and one number per row."""
     if not isinstance(value, Tensor):
         return value, None
-    return 0.0, _arguments.per_row(name, value.to(like["dtype"]), rows, "sample")
+    return 0.0, _arguments.per_row(name, value.to(dtype), rows, "sample")
 
 
 def uniform_in_ball(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +18,18 @@ from .plan import Plan, plan
 
 ALGORITHMS = ("auto", "dense", "half_sparse", "gram")
 
+#: What the planner is told of an attack: arguments of `plan`.
+_PROBLEM = (
+    *("n", "d", "m", "patches", "heads", "steps", "networks", "activation", "dtype", "device"),
+    *("norm", "box", "trajectory", "start", "gram", "need", "algorithm"),
+)
 
-@dataclass(frozen=True)
+
+def _plan(problem: tuple[Any, ...]) -> Plan:
+    return plan(**dict(zip(_PROBLEM, problem, strict=True)))
+
+
+@dataclass(eq=False)
 class AttackResult:
     """What an attack found, one row per sample.
 
@@ -34,7 +44,7 @@ class AttackResult:
     margin: Tensor
     trajectory: Tensor | None
     loss: str = field(repr=False)
-    problem: dict[str, Any] | None = field(repr=False)
+    problem: tuple[Any, ...] | None = field(repr=False)  # the values of _PROBLEM
 
     @property
     def x(self) -> Tensor:
@@ -55,7 +65,7 @@ class AttackResult:
     @cached_property
     def plan(self) -> Plan | None:
         """The algorithm the attack ran, with its estimated cost and the reason; None where it went through autograd."""
-        return None if self.problem is None else plan(**self.problem)
+        return None if self.problem is None else _plan(self.problem)
 
 
 def l2_pgd(
@@ -125,11 +135,11 @@ def l2_pgd(
     >>> bk.l2_pgd(x, y, W, a, radius=0.5).margin.shape
     torch.Size([100])
     """
-    network = _Network(W, a, bias, head_bias, activation, patches)
     budget = checked_budget(
         *("l2", radius, step, steps, loss, direction, box, start),
         *(restarts, generator, keep, trajectory, need, early_stop),
     )
+    network = _checked_network(W, a, bias, head_bias, activation, patches)
     return _pgd(x0, y, network, budget, gram, algorithm)
 
 
@@ -167,77 +177,69 @@ def linf_pgd(
     >>> bool(((bk.linf_pgd(x, y, W, a, radius=0.1).x - x).abs() <= 0.1 + 1e-6).all())
     True
     """
-    network = _Network(W, a, bias, head_bias, activation, patches)
     budget = checked_budget(
         *("linf", radius, step, steps, loss, direction, box, start),
         *(restarts, generator, keep, trajectory, need, early_stop),
     )
+    network = _checked_network(W, a, bias, head_bias, activation, patches)
     return _pgd(x0, y, network, budget, None, algorithm)
 
 
-class _Network(NamedTuple):
-    W: Any
-    a: Any
-    bias: Any
-    head_bias: Any
-    activation: str | Activation
-    patches: int
+_Network = tuple[Tensor, Tensor, "Tensor | None", "Tensor | None", Activation, int]
 
 
 def _pgd(x0: Any, y: Any, network: _Network, budget: Budget, gram: Any, algorithm: str) -> AttackResult:
+    """One op call for each restart.  Small attacks take as long as this function: it makes no tensor that is there."""
     _arguments.one_of("algorithm", algorithm, ALGORITHMS)
-    W, a, bias, head_bias, phi, patches = _checked_network(network)
+    W, a, bias, head_bias, phi, patches = network
+    *networks, m, d = W.shape
     dtype = torch.float32 if W.dtype == torch.bfloat16 else W.dtype
     x0, start = _widened(_arguments.tensor("x0", x0)), _widened(budget.start)
-    if x0.shape[-1:] != (patches * W.shape[-1],):
-        raise ValueError(f"x0: got shape {tuple(x0.shape)}, expected (..., {patches * W.shape[-1]})")
-
-    networks = W.shape[:-2]
-    rows = x0.shape[:-1] if not networks else (*networks, *x0.shape[-2:-1])
-    lo, hi = budget.box if budget.box is not None else (-math.inf, math.inf)
-    like = {"dtype": dtype, "device": x0.device}
+    *rows, size = x0.shape or (None,)
+    if size != patches * d:
+        raise ValueError(f"x0: got shape {tuple(x0.shape)}, expected (..., {patches * d})")
+    if networks:
+        rows = [*networks, *rows[-1:]]
+    samples = max(1, math.prod(rows) // max(1, math.prod(networks)))
     heads = a.shape[-2] if a.dim() == W.dim() else None
-    y = _targets(y, rows, heads, budget.loss, like)
-    radius, radius_rows = per_row("radius", budget.radius, rows, like)
-    step, step_rows = per_row("step", step_size(budget), rows, like)
+    y = _targets(y, tuple(rows), heads, budget.loss, dtype, x0.device)
+    radius, radius_rows = per_row("radius", budget.radius, rows, dtype)
+    step, step_rows = per_row("step", step_size(budget), rows, dtype)
+    lo, hi = budget.box if budget.box is not None else (-math.inf, math.inf)
     gram = _arguments.optional("gram", gram)
     rule = DIRECTIONS[budget.direction]
-    samples = max(1, math.prod(rows) // max(1, math.prod(networks)))
+    scale = 1 / samples if rule.mean else 1.0
+    problem = (
+        *(samples, d, m, patches, heads or 1, budget.steps, math.prod(networks), phi, W.dtype, x0.device.type),
+        *(budget.norm, budget.box is not None, budget.trajectory, start is not None, gram is not None),
+        *(budget.need, algorithm),
+    )
 
     def attack_from(start: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return ops.pgd.default(
             *(x0, y, W, a, bias, head_bias, gram, start, radius_rows, step_rows, radius, step, budget.steps),
-            *(budget.norm, budget.loss, rule.direction, rule.floor_rule, rule.floor, 1 / samples if rule.mean else 1.0),
-            *(budget.keep == "worst", lo, hi, budget.trajectory, budget.early_stop, budget.need == "x", algorithm),
-            *(*phi.native, patches),
+            *(budget.norm, budget.loss, rule.direction, rule.floor_rule, rule.floor, scale, budget.keep == "worst"),
+            *(lo, hi, budget.trajectory, budget.early_stop, budget.need == "x", algorithm, *phi.native, patches),
         )
 
-    sizes = {"n": samples, "d": W.shape[-1], "m": W.shape[-2], "patches": patches, "heads": heads or 1}
-    problem = {
-        **sizes,
-        **{"steps": budget.steps, "networks": math.prod(networks), "activation": phi, "dtype": W.dtype},
-        **{"device": x0.device.type, "norm": budget.norm, "box": budget.box is not None, "gram": gram is not None},
-        **{"trajectory": budget.trajectory, "start": start is not None, "need": budget.need, "algorithm": algorithm},
-    }
-    points = (*rows, *x0.shape[-1:])
+    points = (*rows, size)
     if start is not None:
         start = (start.expand(points) if start.shape == x0.shape else start).clamp(lo, hi)
     planned = budget.restarts > 1 and gram is None and not torch.compiler.is_compiling()
-    if planned and plan(**problem).algorithm == "gram":
+    if planned and _plan(problem).algorithm == "gram":
         gram = W.to(dtype) @ W.to(dtype).mT  # once for all restarts
     found = attack_from(start)
-    trajectory = [found[3]]
+    paths = [found[3]]
     for _ in range(budget.restarts - 1):
-        offset = uniform_in_ball(
-            budget.norm, points, radius if radius_rows is None else radius_rows, budget.generator, like
-        )
+        reach, like = radius if radius_rows is None else radius_rows, {"dtype": dtype, "device": x0.device}
+        offset = uniform_in_ball(budget.norm, points, reach, budget.generator, like)
         other = attack_from((x0 + offset).clamp(lo, hi))
-        trajectory.append(other[3])
+        paths.append(other[3])
         found = _worse(found, other)
     x, logits, margin, _ = found
     path = None
     if budget.trajectory:
-        path = trajectory[0] if budget.restarts == 1 else torch.stack(trajectory)
+        path = paths[0] if budget.restarts == 1 else torch.stack(paths)
     return AttackResult(x if budget.need == "x" else None, logits, margin, path, budget.loss, problem)
 
 
@@ -257,32 +259,36 @@ def _widened(points: Any) -> Any:
     return points.float() if points is not None and points.dtype == torch.bfloat16 else points
 
 
-def _targets(y: Any, rows: tuple[int, ...], heads: int | None, loss: str, like: dict[str, Any]) -> Tensor:
+def _targets(
+    y: Any, rows: tuple[int, ...], heads: int | None, loss: str, dtype: torch.dtype, device: torch.device
+) -> Tensor:
     y = _arguments.tensor("y", y)
-    if y.device != like["device"]:
-        raise ValueError(f"y: is on {y.device}, expected {like['device']}, where x0 is")
+    if y.device != device:
+        raise ValueError(f"y: is on {y.device}, expected {device}, where x0 is")
     classes = loss == "margin" and heads is not None and heads > 1
     shape = rows if loss == "margin" or heads is None else (*rows, heads)
-    y = y.squeeze(-1) if y.shape == (*shape, 1) else y
-    try:
-        y = y.expand(shape)
-    except RuntimeError:
-        raise ValueError(f"y: got shape {tuple(y.shape)}, expected {tuple(shape)}") from None
-    if not classes:
-        return y.to(like["dtype"])
-    if y.is_floating_point():
+    if y.shape != shape:
+        y = y.squeeze(-1) if y.shape == (*shape, 1) else y
+        try:
+            y = y.expand(shape)
+        except RuntimeError:
+            raise ValueError(f"y: got shape {tuple(y.shape)}, expected {tuple(shape)}") from None
+    wanted = torch.int64 if classes else dtype
+    if y.dtype == wanted:
+        return y
+    if classes and y.is_floating_point():
         raise TypeError(f"y: got {y.dtype}, expected class indices (int64) for a network of {heads} heads")
-    return y.long()
+    return y.to(wanted)
 
 
-def _checked_network(network: _Network) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Activation, int]:
+def _checked_network(W: Any, a: Any, bias: Any, head_bias: Any, activation: str | Activation, patches: Any) -> _Network:
     """Its tensors without history, and the shapes that y and x0 are read by; the rest is checked by the op."""
-    W, a = _arguments.tensor("W", network.W), _arguments.tensor("a", network.a)
+    W, a = _arguments.tensor("W", W), _arguments.tensor("a", a)
     if W.dim() < 2:
         raise ValueError(f"W: got shape {tuple(W.shape)}, expected (m, d) or (networks..., m, d)")
     if a.dim() not in (W.dim() - 1, W.dim()) or a.shape[-1] != W.shape[-2]:
         *networks, m = W.shape[:-1]
         several = ", ".join(map(str, (*networks, "k", m)))
         raise ValueError(f"a: got shape {tuple(a.shape)}, expected {(*networks, m)}, or ({several}) for k heads")
-    bias, head_bias = _arguments.optional("bias", network.bias), _arguments.optional("head_bias", network.head_bias)
-    return W, a, bias, head_bias, resolve(network.activation), _arguments.integer("patches", network.patches, 1)
+    bias, head_bias = _arguments.optional("bias", bias), _arguments.optional("head_bias", head_bias)
+    return W, a, bias, head_bias, resolve(activation), _arguments.integer("patches", patches, 1)

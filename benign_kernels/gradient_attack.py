@@ -155,8 +155,8 @@ class _Walk:
         y = read(1 if f.ndim == 1 else f.shape[1])
         self.y = y if not y.is_floating_point() else y.to(dtype)
         like = {"dtype": dtype, "device": x.device}
-        radius, radius_rows = per_row("radius", budget.radius, (n,), like)
-        step, step_rows = per_row("step", step_size(budget), (n,), like)
+        radius, radius_rows = per_row("radius", budget.radius, (n,), dtype)
+        step, step_rows = per_row("step", step_size(budget), (n,), dtype)
         self.radius: float | Tensor = radius if radius_rows is None else radius_rows
         self.step: float | Tensor = step if step_rows is None else step_rows
         self.rule = DIRECTIONS[budget.direction]

@@ -290,8 +290,26 @@ def test_autocast_of_mixed_dtypes_and_of_the_attack(device):
     with torch.autocast(device.type, dtype=torch.bfloat16):
         f = bk.two_layer(p.x, half, p.a, **p.network)
         adv = torch.ops.benign_kernels.pgd(
-            *(p.x, y, half, p.a, p.bias, p.head_bias, None, None, None, 0.5, 0.2, 3, "l2", "margin", "exact", "added"),
-            *(0.0, 1.0, False, -torch.inf, torch.inf, False, "relu", 0.0, 0.0, 1),
+            *(
+                p.x,
+                y,
+                half,
+                p.a,
+                p.bias,
+                p.head_bias,
+                None,
+                None,
+                None,
+                None,
+                0.5,
+                0.2,
+                3,
+                "l2",
+                "margin",
+                "exact",
+                "added",
+            ),
+            *(0.0, 1.0, False, -torch.inf, torch.inf, False, False, True, "auto", "relu", 0.0, 0.0, 1),
         )
     torch.testing.assert_close(f, bk.two_layer(p.x, half.float(), p.a, **p.network), rtol=0, atol=0)
     assert {out.dtype for out in adv} == {torch.float32}
