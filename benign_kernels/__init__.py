@@ -31,6 +31,7 @@ from .ops import (
     two_layer_value_and_grad,
 )
 from .plan import Plan, plan
+from .training import Progress, TrainingResult, adversarial_train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Mixture",
     "OddPower",
     "Plan",
+    "Progress",
     "ReLU",
     "ReLUPower",
     "ReducedMixture",
@@ -53,9 +55,11 @@ __all__ = [
     "Softplus",
     "Span",
     "Tanh",
+    "TrainingResult",
     "TwoLayerNet",
     "TwoLayerView",
     "activations",
+    "adversarial_train",
     "as_two_layer",
     "attack_model",
     "l2_pgd",

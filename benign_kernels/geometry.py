@@ -76,6 +76,10 @@ class Span:
         return vectors.to(self.basis.dtype)
 
     def _each_patch(self, vectors: Tensor, matrix: Tensor, size: int) -> Tensor:
+        with torch.autocast(matrix.device.type, enabled=False):
+            return self._product(vectors, matrix, size)
+
+    def _product(self, vectors: Tensor, matrix: Tensor, size: int) -> Tensor:
         patches = vectors.shape[-1] // size if size else 1
         if matrix.dim() == 2:
             moved = vectors.reshape(*vectors.shape[:-1], patches, size) @ matrix

@@ -248,8 +248,8 @@ def recognise(model: Any, *, activation: str | Activation = "relu", patches: int
 def _from_tensors(tensors: Sequence[Tensor | None], activation: Activation, patches: int) -> TwoLayerView | str:
     named = zip(("W", "a", "bias", "head_bias"), (*tensors, None, None, None, None), strict=False)
     W, a, bias, head_bias = (optional(name, t) for name, t in named)
-    if W is None or a is None or len(tensors) > 4:
-        return "it is not a tuple (W, a[, bias[, head_bias]]) of tensors"
+    if W is None or a is None or len(tensors) > 4 or W.ndim < 2 or a.ndim < W.ndim - 1:
+        return "it is not a tuple (W, a[, bias[, head_bias]]) of tensors, W (..., m, d) and a (..., m) or (..., k, m)"
     convention = "signs" if a.ndim == W.ndim - 1 or a.shape[-2] == 1 else "classes"
     return TwoLayerView(W, a, bias, head_bias, activation, patches, convention)
 

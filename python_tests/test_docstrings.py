@@ -24,7 +24,9 @@ WITHOUT_EXAMPLE = {
     "AttackResult",
     "Mixture",
     "Plan",
+    "Progress",
     "ReducedMixture",
+    "TrainingResult",
     *(type(phi).__name__ for phi in bk.activations()),
 }
 
@@ -54,10 +56,13 @@ def test_the_readme_names_every_environment_variable():
 
 
 def test_the_readme_runs(capsys):
-    first, second = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    first, second, third = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     exec(first, {})
     assert capsys.readouterr().out.startswith("torch.Size([100, 784])")
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     scope = {"model": model, "images": torch.rand(4, 3, 2, 2), "labels": torch.tensor([0, 1, 2, 0])}
     exec(second, scope)
     assert scope["adversarial"].shape == (4, 3, 2, 2)
+    capsys.readouterr()
+    exec(third, {})
+    assert re.search(r"robust test error 0\.[0-3]\d\d, trained in 1\d\d dimensions", capsys.readouterr().out)
