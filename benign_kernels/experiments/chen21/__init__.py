@@ -18,6 +18,7 @@ __all__ = ["EXPERIMENT", "Config", "trial"]
 
 _EXPONENTS = (0.0, 0.1, 0.2, 0.25, 0.3, 0.4)
 _LOSSES: tuple[Literal["logistic", "exponential"], ...] = ("logistic", "exponential")
+_ITERATIONS = (100, 300, 1000, 3000)
 _RATIOS = tuple(i / 10 for i in range(12))
 
 
@@ -27,6 +28,9 @@ def _sweeps(dimensions: tuple[int, ...], tests: int) -> dict[str, tuple[Config, 
         "dimension": tuple(Config(d=d, exponent=r, tests=tests) for d in dimensions for r in _EXPONENTS),
         "budget": tuple(Config(d=2000, exponent=0.3, tests=tests, budget=ratio * middle.signal) for ratio in _RATIOS),
         "loss": tuple(Config(d=2000, exponent=r, tests=tests, loss=loss) for r in _EXPONENTS for loss in _LOSSES),
+        "iterations": tuple(
+            Config(d=200, exponent=r, tests=tests, iterations=t) for t in _ITERATIONS for r in (0.1, 0.25, 0.4)
+        ),
     }
 
 
@@ -55,7 +59,7 @@ EXPERIMENT = Experiment(
         Fact("The preset quick takes 500 test samples.", "c"),
         Fact("Linear f = <θ, x>; gradient descent, inner maximum in closed form, step .001, 1000 iterations.", "s"),
         Fact("θ begins at zero; the loss is the mean over samples, logistic unless a sweep says otherwise.", "c"),
-        Fact("r and d of the sweeps, and the sweep of ε at d = 2000, r = .3.", "c"),
+        Fact("r and d of the sweeps, the sweep of ε at d = 2000, r = .3, and that of iterations at d = 200.", "c"),
         Fact("The risks of the whole population follow from θ: a linear f errs by <θ, μ>/‖θ‖ alone.", "d"),
         Fact("θ is evaluated as an identity network of 8 neurons, attacked by PGD with 20 steps of 2.5ε/20.", "c"),
     ),

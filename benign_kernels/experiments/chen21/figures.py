@@ -67,6 +67,19 @@ def _draw_loss(axes: Any, records: Records) -> bool:
     return True
 
 
+def _draw_iterations(axes: Any, records: Records) -> bool:
+    groups = records.sweep("iterations").groups("exponent")
+    for colour, (exponent, group) in zip(COLOURS[1::2], groups.items(), strict=False):
+        line(axes, group, "iterations", "train_error", label=f"r = {exponent:g}, training error", colour=colour)
+        name = f"r = {exponent:g}, robust test error"
+        line(axes, group, "iterations", "test_robust_error", label=name, colour=colour, linestyle=":", marker="s")
+    if not groups:
+        return False
+    axes.set(xscale="log", xlabel="iterations", ylabel="error", ylim=(-0.02, 0.5))
+    axes.legend(ncols=2)
+    return True
+
+
 FIGURES = (
     Figure(
         "robust_risk",
@@ -89,5 +102,11 @@ FIGURES = (
     ),
     Figure(
         "loss", "Logistic and exponential loss", f"The two losses after as many steps, d = 2000; {BAND}.", _draw_loss
+    ),
+    Figure(
+        "iterations",
+        "How long training takes to fit every label, d = 200",
+        f"The claim on training is made for 1000 iterations; {BAND}.",
+        _draw_iterations,
     ),
 )
