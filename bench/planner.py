@@ -27,11 +27,12 @@ SHAPES = (
     *((64, 64, 64), (64, 512, 128), (64, 128, 512), (64, 2000, 64), (64, 100, 4000), (16, 784, 4000)),
     *((512, 100, 256), (512, 256, 1024), (512, 784, 256), (256, 3072, 512), (256, 40, 4000), (100, 5000, 250)),
     *((100, 1100, 1000), (2000, 100, 100), (2000, 784, 128), (1000, 50, 1000)),
+    *((1, 10_000, 100), (1, 1000, 300), (1000, 10, 100)),
 )
 STEPS = (1, 3, 20)
-#: Steps as a part of the radius 1, which is a typical |h|: about 0.2, 2 and 20 % of the gates flip in each.
 #: Beyond, G takes gigabytes, and no planner that is not broken chooses it.
 _MOST_GRAM = 8192
+#: Steps as a part of the radius 1, which is a typical |h|: about 0.2, 2 and 20 % of the gates flip in each.
 FLIPS = {"few": 0.02, "some": 0.1, "many": 1.0}
 
 

@@ -12,7 +12,7 @@ constexpr double kFlips = 0.005;
 // bench/planner.py. Per element and step:
 constexpr double kPiecewiseLinearGate = 8;  // φ and φ' of a pre-activation, in a tile that is at hand
 constexpr double kSmoothGate = 100;
-constexpr double kScan = 15;    // a pre-activation, looking for gates that have flipped
+constexpr double kScan = 22;    // a pre-activation, looking for gates that have flipped
 constexpr double kUpdate = 40;  // a coordinate of x: norms of g and of δ, the move, the projection, x0 + δ
 constexpr double kWalk = 60;    // a pre-activation in the gram walk: three passes over five rows in the nearest cache
 constexpr double kFlipW = 12;   // a coordinate of g per gate that flips: a row of W that is at hand,
@@ -23,6 +23,8 @@ constexpr double kCall = 2e5;
 constexpr double kDenseStep = 2e3, kWalkStep = 1e4;
 // Products of whole matrices, whose results leave the cache, against those of a panel.
 constexpr double kMatrixProduct = 1.3;
+// Products of a few samples wait for W: per entry of W, beside the flops.
+constexpr double kFewWeight = 12;
 // Half-sparse steps of a few samples, whose W comes from afar.
 constexpr double kFewFlips = 1.4;
 
@@ -42,6 +44,7 @@ constexpr double kCudaFlopsPerByte = 14;
 struct Sizes {
   double n, d, m, P, k, K, networks;
   double product;  // n·P·m·d multiply-adds, in flops
+  double pass;     // effort of that product: with few samples W's way takes longer
   double gate;     // effort of φ and φ' of one pre-activation
 
   explicit Sizes(const Problem& p)
@@ -53,6 +56,7 @@ struct Sizes {
         K(static_cast<double>(p.steps)),
         networks(static_cast<double>(p.networks)),
         product(2 * n * P * m * d),
+        pass(product + (p.device == Device::cpu && 0 < n && n <= kLanes / 2 ? kFewWeight * m * d : 0)),
         gate(p.piecewise_linear ? kPiecewiseLinearGate : kSmoothGate) {}
 };
 
@@ -89,7 +93,7 @@ Cost dense_cost(const Problem& p) {
   const double flops = (2 * s.K + 1) * (s.product + heads) + s.K * 8 * s.n * s.P * s.d;
   const double elements = (s.K + 1) * s.n * s.P * s.m * s.gate + s.K * s.n * (s.P * s.d * kUpdate + kDenseStep);
   return cost_of(p, flops + (s.K + 1) * s.n * s.P * s.m * (p.piecewise_linear ? 4 : 40),
-                 panel_waste(p, 1) * ((2 * s.K + 1) * (s.product + heads) + elements),
+                 panel_waste(p, 1) * ((2 * s.K + 1) * (s.pass + heads) + elements),
                  traffic(p, 2 * s.K + 1, 5 * s.K + 2));
 }
 
@@ -101,7 +105,7 @@ Cost half_sparse_cost(const Problem& p) {
   const double elements =
       (s.K + 1) * s.n * s.P * s.m * (s.gate + kScan) + s.K * s.n * (s.P * s.d * kUpdate + kDenseStep);
   return cost_of(p, products + flips * 2 * s.d + (s.K + 1) * s.n * s.P * s.m * 4 + s.K * 8 * s.n * s.P * s.d,
-                 panel_waste(p, kFewFlips) * (products + elements + flips * (s.d * kFlipW + kFlip)),
+                 panel_waste(p, kFewFlips) * ((s.K + 2) * s.pass + elements + flips * (s.d * kFlipW + kFlip)),
                  traffic(p, s.K + 2, 5 * s.K + 2));
 }
 
@@ -111,13 +115,14 @@ Cost gram_cost(const Problem& p) {
   const double directions = p.piecewise_linear ? s.k : 1, rows = s.n * s.P;
   const double gram = p.knows_gram || p.samples == 0 ? 0 : s.m * s.m * s.d;
   const double first = directions * std::min(2 * rows * s.m * s.m, 2 * s.product);
-  const double ends = (1.0 + p.start + p.needs_x) * s.product;
+  const double ends = 1.0 + p.start + p.needs_x;
   const double step = p.piecewise_linear ? kFlips * rows * s.m * s.m * directions : rows * s.m * s.m;
   const double elements = (s.K + 1) * rows * s.m * ((p.piecewise_linear ? 0 : s.gate) + kWalk * (1 + directions) / 2) +
                           s.K * s.n * kWalkStep;
-  return cost_of(p, gram + first + ends + s.K * (2 * step + 12 * rows * s.m),
-                 kMatrixProduct * (gram + first + ends) + elements + s.K * step * (p.piecewise_linear ? kFlipG : 2),
-                 traffic(p, 4, 3));
+  return cost_of(
+      p, gram + first + ends * s.product + s.K * (2 * step + 12 * rows * s.m),
+      kMatrixProduct * (gram + first + ends * s.pass) + elements + s.K * step * (p.piecewise_linear ? kFlipG : 2),
+      traffic(p, 4, 3));
 }
 
 }  // namespace bk::plan
