@@ -122,7 +122,8 @@ def l2_pgd(
         trajectory: whether to return every iterate.
         need: ``"margin"`` where only margins and logits are wanted: the points, a good part of the work, are left out.
         early_stop: a sample rests at its first iterate whose margin is not positive.
-        gram: (*S, m, m) W Wᵀ in the dtype of the result, where the same W is attacked again and again.
+        gram: (*S, m, m) W Wᵀ in the dtype of the result, where the same W is attacked again and again. Its values are
+            not checked: with that of another W the attack, and the margins reported, are wrong.
         algorithm: ``"auto"`` leaves it to :func:`plan`. ``"dense"`` works in input space; ``"half_sparse"`` (piecewise
             linear, one head) too, but its gradient follows the gates that flip; ``"gram"`` (no box, no trajectory) in
             neuron space, where the cost of a step does not depend on d. All are exact, and agree up to rounding.

@@ -6,8 +6,8 @@
 //   ρ = η / ‖g‖,  ‖g‖² = Σ V∘U;   D += ρV,  C += ρU;   then D, C, t *= min(1, ε / ‖δ‖),  ‖δ‖² from Σ C∘D
 //
 // For piecewise-linear φ there is one V per head (at R = 1), and only gates that flip change it: V += Σ ΔU_j G_j. For
-// other φ there is one V, at the cotangent, and V += ΔU G. Every change of V adds to `drift`, Σ (ΔU_j ‖w_j‖)²: once that
-// passes (4‖g‖)² much has cancelled, and V is taken afresh, as (U w) wᵀ.
+// other φ there is one V, at the cotangent, and V += ΔU G. Every change of V adds to `drift`, Σ (ΔU_j ‖w_j‖)²: once
+// that passes (4‖g‖)² much has cancelled, and V is taken afresh, as (U w) wᵀ.
 //
 // The shrinking and powers of two are kept aside, so that no size of ε or of W leaves the range of a float:
 // δ = shrink · (t · start + unit · C w).

@@ -243,9 +243,9 @@ template <class T> void HalfSparse<T>::join_gradient() {
   }
 }
 
-// The flips leave rounding errors of about u √drift and u max ‖g‖ in g, which matter once g is much smaller. A fresh sum
-// is no exact one either: it errs by u √(Σ (U_j ‖w_j‖)²) at least, which is no less than u Σ |U_j| ‖w_j‖ / √(P m). Between
-// pairs of neurons that nearly cancel, both would be lost in every step, and nothing gained by a fresh sum.
+// The flips leave rounding errors of about u √drift and u max ‖g‖ in g, which matter once g is much smaller. A fresh
+// sum is no exact one either: it errs by u √(Σ (U_j ‖w_j‖)²) at least, which is no less than u Σ |U_j| ‖w_j‖ / √(P m).
+// Between pairs of neurons that nearly cancel, both would be lost in every step, and nothing gained by a fresh sum.
 template <class T> void HalfSparse<T>::find_stale() {
   constexpr double kMostLost = 16;  // two bits
   Lanes<A> norms;

@@ -98,7 +98,7 @@ BK_HD std::int64_t row_groups(std::int64_t panels, std::int64_t rows, std::int64
   return wanted < most ? wanted : most;
 }
 
-// Rows from `row` on, as many as a panel has columns, of the upper triangle from the lower one, transposed square by square.
+// Rows from `row` on, as many as a panel has columns, of the upper triangle from the lower one: transposed squares.
 template <class A> void mirror(A* G, std::int64_t size, std::int64_t row) {
   const std::int64_t stride = padded(size), rows = size - row < kColumns ? size - row : kColumns;
   A square[kColumns * kColumns];
