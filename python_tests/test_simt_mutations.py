@@ -30,6 +30,7 @@ class Mutant:
 # csrc/tests/<kernel>_test.cpp -> what it needs of csrc/cuda
 KERNELS = {"pgd_step": ["pgd_step"], "product": ["product"], "hidden": ["hidden_float64", "product"]}
 TEAM, TILE, PRODUCT = ("pgd_step", "team.cuh"), ("product", "tile.cuh"), ("product", "product.cu")
+MULTIPLY, PLAIN, SPLIT = (("product", f"{name}.cuh") for name in ("multiply", "plain_panels", "split_panels"))
 HIDDEN = ("hidden", "hidden_kernel.cuh")
 MUTANTS = [
     Mutant("a reduction reads before its barrier", *TEAM, "__syncthreads();\n      V total", "V total"),
@@ -39,9 +40,13 @@ MUTANTS = [
     Mutant("a shuffle reads the wrong lane", *TEAM, "distance /= 2", "distance -= 3"),
     Mutant("a row is read one too far", *TEAM, "i < count", "i <= count"),
     Mutant("a row begins one too late", *TEAM, "int64_t i = lane();", "int64_t i = lane() + 1;"),
-    Mutant("a panel is read before its barrier", *TILE, "__syncthreads();\n    left", "left"),
-    Mutant("a panel is overwritten before its barrier", *TILE, "    __syncthreads();\n  }\n}", "  }\n}"),
-    Mutant("a panel is read one too deep", *TILE, "term < kDepth", "term <= kDepth"),
+    Mutant("a panel is read before its barrier", *MULTIPLY, "__syncthreads();\n    left", "left"),
+    Mutant("a panel is overwritten before its barrier", *MULTIPLY, "    __syncthreads();\n  }\n", "  }\n"),
+    Mutant("a panel is read one too deep", *PLAIN, "term < kDepth", "term <= kDepth"),
+    Mutant("a tile is read before its barrier", *SPLIT, "    __syncthreads();\n#pragma", "#pragma"),
+    Mutant("a piece of a number is forgotten", *SPLIT, "value -= widen(part);", ""),
+    Mutant("the smallest products are left out", *SPLIT, "order = kPieces - 1", "order = kPieces - 2"),
+    Mutant("warps share their columns", *SPLIT, "% kWarpsAcross", "% (kWarpsAcross - 1)"),
     Mutant("an operand is read one line too far", *TILE, "line_of(i) < lines", "line_of(i) <= lines"),
     Mutant("an operand is read one term too far", *TILE, "term_of(i) < terms", "term_of(i) <= terms"),
     Mutant("a result is written one row too far", *PRODUCT, "row >= product.rows", "row > product.rows"),

@@ -212,7 +212,7 @@ template <class T, class Phi>
 __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<T>>)
     hidden_kernel(const Hidden<T> layer, const Phi phi, const Compute<T>* parts, const int splits) {
   using A = Compute<T>;
-  BK_SHARED(Panels<A>, panels);
+  BK_SHARED(Panels<T>, panels);
   BK_SHARED(ColumnSums<A>, sums);
   const Network<T>& net = layer.network;
   const Place place = place_of(blockIdx.x, net.networks, layer.row_tiles(), layer.neuron_tiles());
@@ -229,8 +229,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<T>>)
   } else {
     const Operand<A> x{layer.x, layer.x_network_stride, net.dim};
     const Operand<T> w{net.weight + layer.first_neuron * net.dim, net.neurons * net.dim, net.dim};
-    multiply(PanelLoader<A, A, true>(x, place.network, place.row, layer.rows()),
-             PanelLoader<A, T, true>(w, place.network, place.column, layer.neurons), 0, net.dim, panels, h);
+    multiply<T>(PanelLoader<A, A, true>(x, place.network, place.row, layer.rows()),
+                PanelLoader<A, T, true>(w, place.network, place.column, layer.neurons), 0, net.dim, panels, h);
   }
   if (net.bias != nullptr) {
 #pragma unroll

@@ -42,16 +42,16 @@ template <class A> __global__ void __launch_bounds__(kThreads) sum_parts_kernel(
 template <class A, class E, bool kLeftTerms, bool kRightTerms>
 __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<A>)
     product_kernel(const Product<A, E> product, const int64_t split_terms) {
-  BK_SHARED(Panels<A>, panels);
+  BK_SHARED(Panels<E>, panels);
   const Place at =
       place_of(blockIdx.x, product.networks, ceil_div(product.rows, kTile), ceil_div(product.columns, kTile));
   const int64_t first = at.split * split_terms;
   const int64_t last = first + split_terms < product.terms ? first + split_terms : product.terms;
 
   Tile<A> tile;
-  multiply(PanelLoader<A, A, kLeftTerms>(product.left, at.network, at.row, product.rows),
-           PanelLoader<A, E, kRightTerms>(product.right, at.network, at.column, product.columns), first, last, panels,
-           tile);
+  multiply<E>(PanelLoader<A, A, kLeftTerms>(product.left, at.network, at.row, product.rows),
+              PanelLoader<A, E, kRightTerms>(product.right, at.network, at.column, product.columns), first, last,
+              panels, tile);
 
   A* out = product.out + (at.split * product.networks + at.network) * product.out_network_stride;
 #pragma unroll

@@ -1,7 +1,7 @@
 // Products of matrices on the device, and sums over the parts that blocks leave behind.
 #pragma once
 
-#include "tile.cuh"
+#include "multiply.cuh"
 
 namespace bk::cuda {
 

@@ -1,8 +1,5 @@
-// The tiled product that every role of the network's contraction goes through: a block of 256 threads computes a
-// 64 × 64 tile, 4 × 4 per thread, over panels of 16 terms staged in shared memory.
-//
-// Shared memory: 2 panels × 16 × 68 numbers (8.5 KB in float32). Accumulators: 2 × 16 registers, since sums are taken
-// in two levels of 256 terms: over d = 10 000 terms that keeps 6× the accuracy of one running sum.
+// The tiles that every role of the network's contraction is computed in: a block of 256 threads makes a 64 × 64 tile,
+// from panels of 16 terms that pass through shared memory; each thread ends with 4 × 4 of its numbers.
 #pragma once
 
 #include "launch.cuh"
@@ -13,7 +10,6 @@ constexpr int kTile = 64;                   // rows and columns of a tile
 constexpr int kDepth = 16;                  // terms per panel
 constexpr int kPerThread = 4;               // rows and columns per thread
 constexpr int kLanes = kTile / kPerThread;  // threads along a side of the tile
-constexpr int kPanelsPerSum = 16;           // panels after which the inner sum is added to the outer one
 // Blocks per multiprocessor that registers must leave room for: 128 per thread in float32. Left alone, ptxas aims at
 // more blocks and spills.
 template <class A> constexpr int kBlocksPerProcessor = sizeof(A) == sizeof(float) ? 2 : 1;
@@ -41,19 +37,6 @@ template <class E> struct Operand {
   const E* data;
   int64_t network_stride;
   int64_t stride;  // between lines when the terms of a line are contiguous, else between terms
-};
-
-template <class A> struct alignas(16) Quad {
-  A v[kPerThread];
-};
-
-// One quad more per line than needed: without it all terms of a line would meet in the same bank.
-template <class A> struct Panel {
-  Quad<A> quad[kDepth][kLanes + 1];
-};
-
-template <class A> struct Panels {
-  Panel<A> left, right;
 };
 
 template <class A> struct Tile {
@@ -92,11 +75,9 @@ template <class A, class E, bool kTermsContiguous> class PanelLoader {
     }
     skip(kDepth);
   }
-  __device__ void store(Panel<A>& panel) const {
+  template <class Panel> __device__ void store(Panel& panel) const {
 #pragma unroll
-    for (int i = 0; i < kPerThread; ++i) {
-      panel.quad[term_of(i)][line_of(i) / kPerThread].v[line_of(i) % kPerThread] = staged_[i];
-    }
+    for (int i = 0; i < kPerThread; ++i) panel.put(line_of(i), term_of(i), staged_[i]);
   }
 
  private:
@@ -115,19 +96,6 @@ template <class A, class E, bool kTermsContiguous> class PanelLoader {
   A staged_[kPerThread];
 };
 
-template <class A> __device__ void add_panel_product(const Panels<A>& panels, Tile<A>& sum) {
-#pragma unroll
-  for (int term = 0; term < kDepth; ++term) {
-    const Quad<A> left = panels.left.quad[term][threadIdx.x / kLanes];
-    const Quad<A> right = panels.right.quad[term][threadIdx.x % kLanes];
-#pragma unroll
-    for (int i = 0; i < kPerThread; ++i) {
-#pragma unroll
-      for (int j = 0; j < kPerThread; ++j) sum.v[i][j] += left.v[i] * right.v[j];
-    }
-  }
-}
-
 template <class A> __device__ void clear(Tile<A>& tile) {
 #pragma unroll
   for (int i = 0; i < kPerThread; ++i) {
@@ -136,35 +104,11 @@ template <class A> __device__ void clear(Tile<A>& tile) {
   }
 }
 
-// tile = Σ over terms first … last − 1 of left · right. Ends with a barrier, so that the panels may be used again.
-template <class A, class Left, class Right>
-__device__ void multiply(Left left, Right right, int64_t first, int64_t last, Panels<A>& panels, Tile<A>& tile) {
-  Tile<A> inner;
-  clear(tile);
-  clear(inner);
-  int panels_in_sum = 0;
-  left.skip(first);
-  right.skip(first);
-  int64_t terms = last - first;
-  left.fetch(terms);
-  right.fetch(terms);
-  for (; terms > 0; terms -= kDepth) {
-    left.store(panels.left);
-    right.store(panels.right);
-    __syncthreads();
-    left.fetch(terms - kDepth);
-    right.fetch(terms - kDepth);
-    add_panel_product(panels, inner);
-    if (++panels_in_sum == kPanelsPerSum || terms <= kDepth) {
-      panels_in_sum = 0;
+template <class A> __device__ void add(Tile<A>& tile, const Tile<A>& other) {
 #pragma unroll
-      for (int i = 0; i < kPerThread; ++i) {
+  for (int i = 0; i < kPerThread; ++i) {
 #pragma unroll
-        for (int j = 0; j < kPerThread; ++j) tile.v[i][j] += inner.v[i][j];
-      }
-      clear(inner);
-    }
-    __syncthreads();
+    for (int j = 0; j < kPerThread; ++j) tile.v[i][j] += other.v[i][j];
   }
 }
 

@@ -80,6 +80,28 @@ template <class A, class E> void check_shapes(Role role) {
   check<A, E>(role, 2, 9, 67, 530);  // split along the terms
 }
 
+// Float products are as good as float's own: one term to an ulp or two, and long sums far better than one after another.
+// Measured: 2.1 with one term, 6.7 with 1000; without the products of order 2^-16 it would be 128.
+void check_accuracy() {
+  for (const std::int64_t terms : {1, 1000}) {
+    Random random(7);
+    const Matrix<float> left(random, 1, 64, terms, true), right(random, 1, 64, terms, true);
+    std::vector<float> out(64 * 64);
+    const Product<float, float> product{left.operand(), right.operand(), 1, 64, 64, terms, out.data(), 64 * 64, false};
+    expect_launched(cuda::multiply_xw_parts(product, 1, nullptr), "accuracy");
+    for (std::int64_t i = 0; i < 64 * 64; ++i) {
+      double want = 0, squares = 0;
+      for (std::int64_t term = 0; term < terms; ++term) {
+        const double one = left.at(0, i / 64, term) * right.at(0, i % 64, term);
+        want += one;
+        squares += one * one;
+      }
+      const double error = std::fabs(static_cast<double>(out[i]) - want);
+      expect(error <= 12 * 0x1p-24 * std::sqrt(squares), "accuracy with " + std::to_string(terms) + " terms");
+    }
+  }
+}
+
 // out = offset + Σ parts, in groups that are not neighbours.
 void check_sum_parts() {
   Random random(1);
@@ -110,6 +132,7 @@ int main() {
   }
   test::check_shapes<float, float>(Role::ux);
   test::check_shapes<double, double>(Role::ux);
+  test::check_accuracy();
   test::check_sum_parts();
   return test::finish("product");
 }

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "../cuda/engine.h"
+#include "../cuda/fragment.cuh"
 #include "../cuda/launch.cuh"
 #include "check.h"
 
@@ -44,6 +45,24 @@ __global__ void dynamic_kernel(int* out) {
   shared[threadIdx.x] = static_cast<int>(threadIdx.x);
   __syncthreads();
   out[threadIdx.x] = shared[threadIdx.x ^ 1];
+}
+
+// A (16, 16) times B (8, 16)ᵀ added to C (16, 8), each from rows of words.
+struct Lines {
+  std::uint32_t word[16][8];
+};
+__global__ void fragment_kernel(const Lines* left, const Lines* right, float (*sums)[8]) {
+  cuda::LeftFragment a;
+  cuda::RightFragment b;
+  cuda::SumFragment c{{1, 1, 1, 1}};
+  a.load(left->word, 0);
+  b.load(right->word, 0);
+  cuda::multiply_add(c, a, b);
+  c.store(sums, 0, 0);
+}
+__global__ void fragment_of_half_a_warp(const Lines* left, const Lines* right, float (*sums)[8]) {
+  if (threadIdx.x < 16) fragment_kernel(left, right, sums);
+  __syncthreads();
 }
 
 // ---- wrong kernels --------------------------------------------------------------------------------------------------
@@ -131,6 +150,35 @@ void check_right_kernels() {
   expect(swapped[0] == 1 && swapped[63] == 62, "dynamic shared memory");
 }
 
+void check_fragments() {
+  Random random(3);
+  Lines left, right;
+  double a[16][16], b[16][16];
+  for (int row = 0; row < 16; ++row) {
+    for (int term = 0; term < 16; ++term) {
+      const BFloat16 x = stored<BFloat16>(random.normal()), y = stored<BFloat16>(random.normal());
+      a[row][term] = widen(x);
+      b[row][term] = widen(y);
+      const int word = term / 2, shift = 16 * (term % 2);
+      left.word[row][word] = (shift ? left.word[row][word] : 0) | static_cast<std::uint32_t>(x.bits) << shift;
+      right.word[row][word] = (shift ? right.word[row][word] : 0) | static_cast<std::uint32_t>(y.bits) << shift;
+    }
+  }
+  float sums[16][8];
+  const Lines *from = &left, *by = &right;
+  expect(run(fragment_kernel, 32, from, by, &sums[0]) == cudaSuccess, "launch");
+  for (int row = 0; row < 16; ++row) {
+    for (int column = 0; column < 8; ++column) {
+      double want = 1;
+      for (int term = 0; term < 16; ++term) want += a[row][term] * b[column][term];
+      expect(std::fabs(sums[row][column] - want) <= 0x1p-22 * (1 + std::fabs(want)), "a product of fragments");
+    }
+  }
+  expect(run(fragment_of_half_a_warp, 32, from, by, &sums[0]) == cudaErrorLaunchFailure, "half a warp's product");
+  expect(simt::narrow(1 + 0x1p-8f).bits == 0x3f80 && simt::narrow(1 + 0x3p-8f).bits == 0x3f82, "ties to even");
+  expect(widen(simt::narrow(static_cast<float>(INFINITY))) == INFINITY, "infinity as bfloat16");
+}
+
 void check_wrong_kernels() {
   expect_failure("a thread that returned", returns_before_barrier, "returned before this barrier");
   expect_failure("two barriers", waits_at_two_barriers, "different barriers");
@@ -168,6 +216,7 @@ void check_device() {
 
 int main() {
   bk::test::check_right_kernels();
+  bk::test::check_fragments();
   bk::test::check_wrong_kernels();
   bk::test::check_device();
   return bk::test::finish("simt");

@@ -1,0 +1,67 @@
+// Tensor cores on the host: one product of fragments, in the layout that CUDA documents for mma.sync.
+#pragma once
+
+#include "../model/number.h"
+#include "cuda_on_host.h"
+
+namespace bk::simt {
+
+// The nearest bfloat16, ties to even; what cvt.rn.bf16.f32 does.
+inline BFloat16 narrow(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  if (value != value) return {0x7fff};
+  return {static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+}
+
+struct MatrixLane {
+  float* sum;
+  const std::uint32_t *left, *right;
+};
+
+// D += A B as mma.sync.m16n8k16 has it for bfloat16, of lanes' fragments: lane = 4·group + place; A (16, 16) in rows
+// group and group + 8, words place and place + 4; B (16, 8) in column group, words place and place + 4; D (16, 8) in
+// rows group and group + 8, columns 2·place and 2·place + 1. Sums are cut off and not rounded, the worst that
+// hardware does.
+// Most of the time of the emulated tests is spent here, in what no kernel can get wrong: hence not watched.
+__attribute__((no_sanitize("address", "undefined"), optimize("O3"))) inline const char* complete_matrix(
+    void* const* payloads, unsigned mask) {
+  if (mask != 0xffffffffu) return "a matrix product needs the whole warp";
+  float left[16][16], right[16][8];  // [row][term], [term][column]
+  for (int lane = 0; lane < kWarpSize; ++lane) {
+    const auto* mine = static_cast<MatrixLane*>(payloads[lane]);
+    for (int half = 0; half < 2; ++half) {
+      const auto term = [half](std::uint32_t word) {
+        return widen(BFloat16{static_cast<std::uint16_t>(word >> 16 * half)});
+      };
+      const int group = lane / 4, k = lane % 4 * 2 + half;
+      for (int word = 0; word < 4; ++word) left[group + word % 2 * 8][k + word / 2 * 8] = term(mine->left[word]);
+      for (int word = 0; word < 2; ++word) right[k + word * 8][group] = term(mine->right[word]);
+    }
+  }
+  for (int row = 0; row < 16; ++row) {
+    double exact[8];
+    const auto sum = [&](int column) -> float& {
+      return static_cast<MatrixLane*>(payloads[row % 8 * 4 + column / 2])->sum[row / 8 * 2 + column % 2];
+    };
+    for (int column = 0; column < 8; ++column) exact[column] = static_cast<double>(sum(column));
+    for (int k = 0; k < 16; ++k) {
+      const double by = static_cast<double>(left[row][k]);
+      for (int column = 0; column < 8; ++column) exact[column] += by * static_cast<double>(right[k][column]);
+    }
+    for (int column = 0; column < 8; ++column) {
+      float cut = static_cast<float>(exact[column]);
+      if (std::isfinite(cut) && std::fabs(static_cast<double>(cut)) > std::fabs(exact[column]))
+        cut = std::nextafter(cut, 0.0f);
+      sum(column) = cut;
+    }
+  }
+  return nullptr;
+}
+
+inline void mma_m16n8k16(float* sum, const std::uint32_t* left, const std::uint32_t* right, BK_SIMT_SITE) {
+  MatrixLane lane{sum, left, right};
+  warp_collective({file, line}, 0xffffffffu, &lane, &complete_matrix);
+}
+
+}  // namespace bk::simt
