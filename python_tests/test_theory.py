@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import benign_kernels as bk
 from benign_kernels import theory
 
 
@@ -63,3 +64,47 @@ def test_errors_name_the_argument(call, message):
         call()
     with pytest.raises(TypeError, match="margin: got 'x'"):
         theory.clean_error("x", noise_rate=0.1)
+
+
+CONVEX = [
+    bk.ReLU(),
+    bk.LeakyReLU(0.3),
+    bk.LeakyReLU(-1.0),
+    bk.SmoothLeakyReLU(0.2, 5.0),
+    bk.ReLUPower(2.0),
+    bk.SmoothedReLU(2, 0.5),
+    bk.Softplus(2.0),
+    bk.Identity(),
+]
+
+
+@pytest.mark.parametrize("phi", CONVEX, ids=repr)
+def test_no_attack_gets_below_the_certified_margin(phi):
+    generator = torch.Generator().manual_seed(0)
+    options = {"generator": generator, "dtype": torch.float64}
+    x, W, a = torch.randn(2, 30, 6, **options), torch.randn(2, 9, 6, **options), torch.randn(2, 9, **options)
+    y = torch.randn(2, 30, **options).sign()
+    for radius in (0.0, 0.01, 0.3, 2.0, torch.rand(2, 30, **options)):
+        bound = theory.margin_bound(x, y, W, a, activation=phi, radius=radius)
+        attack = {
+            "activation": phi,
+            "radius": radius,
+            "steps": 30,
+            "keep": "worst",
+            "restarts": 3,
+            "generator": generator,
+        }
+        gap = bk.l2_pgd(x, y, W, a, **attack).margin - bound
+        assert gap.min() > -1e-10
+        if isinstance(phi, bk.Identity) or (isinstance(radius, float) and radius == 0):
+            assert gap.max() < 1e-10  # tight for a line, and for a point
+        elif isinstance(radius, float) and radius == 0.01:
+            assert gap.median() < 0.2 * radius  # of second order: Σ|a_j|‖w_j‖²φ'' is of order 10, halves of it cancel
+
+
+def test_a_bound_is_asked_of_convex_activations_only():
+    for phi in ("tanh", "gelu", bk.LeakyReLU(1.5)):
+        with pytest.raises(ValueError, match=r"activation: got .* expected a convex one: identity, relu, "):
+            theory.margin_bound(
+                torch.zeros(1, 2), torch.ones(1), torch.ones(3, 2), torch.ones(3), activation=phi, radius=1
+            )
