@@ -113,15 +113,15 @@ def test_an_interrupted_run_says_how_to_go_on(toy, tmp_path, monkeypatch, capsys
         return {"error": 0.0}
 
     trial.__module__, trial.__name__ = toy_experiment.trial.__module__, "trial"
-    monkeypatch.setattr("benign_kernels.experiments.runner._workers.attempt", lambda _, task: _attempt(trial, task))
+    monkeypatch.setattr("benign_kernels.experiments.runner._workers.attempt", lambda _, batch: _attempt(trial, batch))
     assert cli.main(["run", "chen21", "--jobs", "1", "--out", str(tmp_path)]) == 130
     assert "stopped: 3 of 9 trials are kept" in capsys.readouterr().err
 
 
-def _attempt(trial, task):
+def _attempt(trial, batch):
     from benign_kernels.experiments._workers import Result
 
-    return Result(task, trial(task.config, task.seed), 0.0)
+    return [Result(task, trial(task.config, task.seed), 0.0) for task in batch]
 
 
 def test_list_names_experiments_with_what_can_be_set(capsys):

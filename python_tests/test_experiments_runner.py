@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,36 @@ def test_a_trial_that_raises_stops_no_other(tmp_path, jobs):
     assert "3 trials failed" in text
     assert "with seed 1" in text
     assert "this trial cannot be done" in text
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_trials_run_together_and_are_kept_one_by_one(tmp_path, jobs):
+    experiment = replace(toy_experiment.make(log=str(tmp_path / "log")), together=toy_experiment.TOGETHER)
+    plan, alone = Plan.of(experiment), Plan.of(toy_experiment.make(log=str(tmp_path / "log")))
+    with Store(tmp_path / "s") as store:
+        assert runner.run(plan, store, jobs=jobs).ran == 9
+        records = store.load(plan)
+        assert [row.record for row in records] == [row.record for row in store.load(alone)]  # one key either way
+        assert runner.run(Plan.of(experiment, seeds=range(4)), store, jobs=jobs).ran == 3
+    assert sorted((tmp_path / "log-batches").read_text().split()) == ["2"] * 5  # 4 twos and a one; a two and a one
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_batch_does_what_it_can_where_a_trial_of_it_raises(tmp_path, jobs):
+    experiment = replace(toy_experiment.make(behaviour="raises"), together=toy_experiment.TOGETHER)
+    with Store(tmp_path / "s") as store:
+        outcome = runner.run(Plan.of(experiment), store, jobs=jobs)
+        assert (outcome.ran, {task.seed for task, _ in outcome.errors}) == (6, {1})
+
+
+def test_batches_are_of_what_is_alike():
+    experiment = toy_experiment.make()
+    tasks = Plan.of(experiment, seeds=[0]).tasks()
+    mixed = [replace(task, config=replace(task.config, exact=exact)) for task in tasks for exact in (False, True)]
+    batches = toy_experiment.TOGETHER.batches(mixed)
+    assert [len(batch) for batch in batches] == [2, 2, 1, 1]
+    assert all(len({task.config.exact for task in batch}) == 1 for batch in batches)
+    assert sorted(id(task) for batch in batches for task in batch) == sorted(map(id, mixed))
 
 
 def test_a_worker_that_dies_is_named(tmp_path):

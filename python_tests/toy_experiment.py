@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benign_kernels.experiments import Claim, Experiment, Fact, Figure, Place, Preset
+from benign_kernels.experiments import Claim, Experiment, Fact, Figure, Place, Preset, Together
 from benign_kernels.experiments.figures import COLOURS, line
 
 
@@ -43,6 +43,25 @@ def trial(config: Config, seed: int) -> dict[str, object]:
     if config.behaviour == "slow":
         time.sleep(0.02)
     return {"error": scaled(config.size) + 0.01 * seed, "path": [1.0, 2.0], "note": "a, b"}
+
+
+def trials(configs: list[Config], seeds: list[int]) -> list[dict[str, object]]:
+    """Says in a log how many it is called for."""
+    if configs[0].log:
+        with Path(configs[0].log + "-batches").open("a") as log:
+            log.write(f"{len(seeds)} ")
+    return [trial(config, seed) for config, seed in zip(configs, seeds, strict=True)]
+
+
+def exactness(config: Config) -> bool:
+    return config.exact
+
+
+def two(config: Config) -> int:
+    return 2
+
+
+TOGETHER = Together(trials, exactness, two)
 
 
 def _draw(axes, records):

@@ -1,6 +1,7 @@
 """Run an experiment: every trial that is not kept yet, each kept as soon as it is done.
 
-Stopping it, with Ctrl-C or kill -9, loses only the trials in flight: the same command goes on from there.
+Stopping it, with Ctrl-C or kill -9, loses only the trials in flight: the same command goes on from there. Where an
+experiment computes many trials in one call, these are in flight together.
 
 examples:
   benign run chen21                                the preset quick, on all cores

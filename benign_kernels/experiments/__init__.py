@@ -12,7 +12,7 @@ that the records support or refute. `runner` runs what a `store` does not hold y
 from .claims import Claim, Place, Verdict, judge
 from .figures import Figure
 from .records import Records, Row
-from .registry import Experiment, Fact, Plan, Preset, get, names
+from .registry import Experiment, Fact, Plan, Preset, Together, get, names
 from .runner import run
 from .store import Store
 
@@ -27,6 +27,7 @@ __all__ = [
     "Records",
     "Row",
     "Store",
+    "Together",
     "Verdict",
     "get",
     "judge",

@@ -1,4 +1,4 @@
-"""Trials in several processes.
+"""Trials in batches, in this process or in several.
 
 Each worker has a pipe of its own: a worker that dies is noticed and named, and one whose parent dies – however – reads
 the end of its pipe and goes.
@@ -23,6 +23,8 @@ from .records import check_record
 from .registry import Task
 
 Trial = Callable[[Any, int], Mapping[str, Any]]
+Trials = Callable[[Sequence[Any], Sequence[int]], Sequence[Mapping[str, Any]]]
+Batch = tuple[Task, ...]
 _GRACE_SECONDS = 5.0
 
 
@@ -36,8 +38,28 @@ class Result:
     error: str | None = None
 
 
-def attempt(trial: Trial, task: Task) -> Result:
-    """Runs one trial; an exception becomes part of the result."""
+@dataclass(frozen=True)
+class Code:
+    """What computes trials: one alone, and, where there is such a function, many in one call."""
+
+    trial: Trial
+    trials: Trials | None = None
+
+
+def attempt(code: Code, batch: Batch) -> list[Result]:
+    """Runs the trials of a batch; where it raises, each alone, so that one that cannot be done stops no other."""
+    if code.trials is not None and len(batch) > 1:
+        began = time.perf_counter()
+        try:
+            records = code.trials([task.config for task in batch], [task.seed for task in batch])
+            seconds = (time.perf_counter() - began) / len(batch)
+            return [Result(task, check_record(record), seconds) for task, record in zip(batch, records, strict=True)]
+        except Exception:
+            pass  # the trial it is due to raises again
+    return [_attempt_one(code.trial, task) for task in batch]
+
+
+def _attempt_one(trial: Trial, task: Task) -> Result:
     began = time.perf_counter()
     try:
         record = check_record(trial(task.config, task.seed))
@@ -46,23 +68,22 @@ def attempt(trial: Trial, task: Task) -> Result:
     return Result(task, record, time.perf_counter() - began)
 
 
-def run(trial: Trial, tasks: Sequence[Task], jobs: int) -> Generator[Result, None, None]:
+def run(code: Code, batches: Sequence[Batch], jobs: int) -> Generator[list[Result], None, None]:
     """The results in the order in which they come; the workers are gone when this ends, whatever ended it."""
-    jobs = min(jobs, len(tasks))
+    jobs = min(jobs, len(batches))
     threads = max(1, torch.get_num_threads() // jobs)
-    waiting = list(reversed(tasks))
-    busy: dict[Connection, Task] = {}
+    waiting = list(reversed(batches))
+    busy: dict[Connection, Batch] = {}
     workers = []
     try:
         for _ in range(jobs):
-            process, pipe = _start(trial, threads)
+            process, pipe = _start(code, threads)
             workers.append((process, pipe))
             busy[pipe] = _send(pipe, waiting.pop())
         while busy:
             for ready in wait(list(busy)):
                 pipe = cast(Connection, ready)
-                task = busy.pop(pipe)
-                yield _receive(pipe, task)
+                yield _receive(pipe, busy.pop(pipe))
                 if waiting:
                     busy[pipe] = _send(pipe, waiting.pop())
     finally:
@@ -76,35 +97,36 @@ def run(trial: Trial, tasks: Sequence[Task], jobs: int) -> Generator[Result, Non
                 process.join()
 
 
-def _send(pipe: Connection, task: Task) -> Task:
+def _send(pipe: Connection, batch: Batch) -> Batch:
     try:
-        pipe.send(task)
+        pipe.send(batch)
     except ConnectionError:
-        raise _died(task) from None
-    return task
+        raise _died(batch) from None
+    return batch
 
 
-def _receive(pipe: Connection, task: Task) -> Result:
+def _receive(pipe: Connection, batch: Batch) -> list[Result]:
     try:
-        result = pipe.recv()
+        results: list[Result] = pipe.recv()
     except (EOFError, ConnectionError):
-        raise _died(task) from None
-    assert isinstance(result, Result)
-    return result
+        raise _died(batch) from None
+    return results
 
 
-def _died(task: Task) -> RuntimeError:
+def _died(batch: Batch) -> RuntimeError:
+    task, others = batch[0], len(batch) - 1
     return RuntimeError(
-        f"a worker process died (out of memory?) while it ran {task.config} with seed {task.seed}; "
+        f"a worker process died (out of memory?) while it ran {task.config} with seed {task.seed}"
+        f"{f' and {others} trials more' if others else ''}; "
         f"what was finished is kept, and fewer jobs need less memory"
     )
 
 
-def _start(trial: Trial, threads: int) -> tuple[Any, Connection]:
+def _start(code: Code, threads: int) -> tuple[Any, Connection]:
     # Not forked: the threads of torch's pools do not survive a fork.
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_work, args=(there, trial, threads), daemon=True)
+    process = context.Process(target=_work, args=(there, code, threads), daemon=True)
     with _interrupt_ignored():
         process.start()
     there.close()  # so that the end of the worker is the end of the pipe
@@ -124,10 +146,10 @@ def _interrupt_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _work(pipe: Connection, trial: Trial, threads: int) -> None:
+def _work(pipe: Connection, code: Code, threads: int) -> None:
     torch.set_num_threads(threads)
     try:
         while True:
-            pipe.send(attempt(trial, pipe.recv()))
+            pipe.send(attempt(code, pipe.recv()))
     except (EOFError, ConnectionError):
         pass  # the parent has gone, or needs no more

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from . import _workers
-from .registry import Plan, Task
+from .registry import Experiment, Plan, Task
 from .store import Store
 
 Progress = Callable[[Task], None]
@@ -30,8 +31,9 @@ class Outcome:
 def run(plan: Plan, store: Store, *, jobs: int | None = None, progress: bool | None = None) -> Outcome:
     """Runs what is missing of ``plan``; with ``jobs`` > 1 in as many processes.
 
-    Interrupting loses the trials in flight only: the same call goes on where it was stopped. A trial that raises is
-    reported in ``errors`` and does not stop the others. ``progress=None`` shows a bar on a terminal only.
+    Interrupting loses the trials in flight only (of each process one, or one batch where the experiment computes trials
+    together): the same call goes on where it was stopped. A trial that raises is reported in ``errors`` and does not
+    stop the others. ``progress=None`` shows a bar on a terminal only.
 
     >>> import tempfile, pathlib
     >>> from benign_kernels import experiments
@@ -48,10 +50,12 @@ def run(plan: Plan, store: Store, *, jobs: int | None = None, progress: bool | N
     if jobs < 1:
         raise ValueError(f"jobs: got {jobs}, expected an integer ≥ 1")
     outcome, began = Outcome(kept=len(tasks) - len(todo)), time.perf_counter()
-    results = _here(plan, todo) if min(jobs, len(todo)) <= 1 else _workers.run(plan.experiment.trial, todo, jobs)
+    code, batches = _batches(plan.experiment, todo)
+    several = min(jobs, len(batches)) > 1
+    found = _workers.run(code, batches, jobs) if several else _here(code, batches)
     # Closed here and not when it is collected: the workers are gone before an interruption is told of.
-    with closing(results), _bar(plan, len(tasks), outcome.kept, progress) as advance:
-        for result in results:
+    with closing(found), _bar(plan, len(tasks), outcome.kept, progress) as advance:
+        for result in chain.from_iterable(found):
             if result.error is not None:
                 outcome.errors.append((result.task, result.error))
             else:
@@ -67,9 +71,16 @@ def default_jobs() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _here(plan: Plan, tasks: list[Task]) -> Generator[_workers.Result, None, None]:
-    for task in tasks:
-        yield _workers.attempt(plan.experiment.trial, task)
+def _batches(experiment: Experiment, tasks: list[Task]) -> tuple[_workers.Code, list[tuple[Task, ...]]]:
+    together = experiment.together
+    if together is None:
+        return _workers.Code(experiment.trial), [(task,) for task in tasks]
+    return _workers.Code(experiment.trial, together.trials), together.batches(tasks)
+
+
+def _here(code: _workers.Code, batches: list[tuple[Task, ...]]) -> Generator[list[_workers.Result], None, None]:
+    for batch in batches:
+        yield _workers.attempt(code, batch)
 
 
 @contextmanager
