@@ -32,7 +32,7 @@ _EXAMPLES = """\
 examples:
   benign info              what was built, and which devices it can use
   benign list activations  every activation with its parameters
-  benign report chen21     run the first paper's experiment and write a page about it
+  benign report chen21     run a paper's experiments and write a page about them
   benign demo --help       the options of one command
 """
 

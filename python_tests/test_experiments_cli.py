@@ -71,7 +71,7 @@ def test_report_and_export(toy, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["chen12"], "experiment: got 'chen12', expected one of 'chen21' – did you mean 'chen21'?"),
+        (["chen12"], "experiment: got 'chen12', expected one of 'chen21', 'wang24' – did you mean 'chen21'?"),
         (
             ["chen21", "--preset", "papr"],
             "preset: got 'papr', expected one of 'quick', 'paper' – did you mean 'paper'?",

@@ -5,7 +5,7 @@ experiment computes many trials in one call, these are in flight together.
 
 examples:
   benign run chen21                                the preset quick, on all cores
-  benign run chen21 --preset paper --jobs 4        the reference sizes
+  benign run wang24 --preset paper --jobs 4        the reference sizes
   benign run chen21 --set loss=exponential         another loss in every configuration
 """
 

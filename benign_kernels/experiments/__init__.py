@@ -6,7 +6,7 @@ that the records support or refute. `runner` runs what a `store` does not hold y
 
 >>> from benign_kernels import experiments
 >>> experiments.names()
-['chen21']
+['chen21', 'wang24']
 """
 
 from .claims import Claim, Place, Verdict, judge

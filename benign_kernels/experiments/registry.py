@@ -18,6 +18,7 @@ from .figures import Figure
 #: Name and summary; the module of the same name has the ``EXPERIMENT``, and is imported when it is asked for.
 _EXPERIMENTS = {
     "chen21": "benign overfitting in adversarially robust linear classification (Chen, Cao, Gu)",
+    "wang24": "benign overfitting in adversarial training of neural networks (Wang, Zhang, Arora)",
 }
 
 #: Where a fact about an experiment comes from.
