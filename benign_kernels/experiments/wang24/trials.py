@@ -28,8 +28,8 @@ _INIT = 1e-3
 _SHARPNESS = 10.0
 _DATA = ("mixture", "images")
 _ACTIVATIONS = ("relu", "leaky_relu", "smooth_leaky_relu")
-#: Neurons times iterations that one call computes, about ten seconds on a core, in as many networks as that makes.
-_CALL, _NETWORKS = 2_000_000, 16
+#: So many networks go into one call, fewer if they are wide: together they shall fit a core's cache.
+_MOST, _NEURONS_SQUARED = 16, 2**16
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def shape(config: Config) -> tuple[Any, ...]:
 
 def most(config: Config) -> int:
     """How many trials go into one call."""
-    return max(1, min(_NETWORKS, _CALL // (config.m * config.iterations)))
+    return max(1, min(_MOST, _NEURONS_SQUARED // config.m**2))
 
 
 def trial(config: Config, seed: int) -> dict[str, Any]:
