@@ -208,6 +208,7 @@ CLAIMS = (
         ">=",
         -0.02,
         _rises("budget", "ratio", "test_robust_error"),
+        interval="range",
         note="a fall by less than .02 counts as none (c)",
     ),
     Claim(
