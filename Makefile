@@ -10,7 +10,7 @@ ARGS ?=
 .PHONY: help demo test lint format bench peers build gpu clean venv
 
 help:
-	@echo 'make demo    set up .venv and run the demonstration: a table and a picture in out/demo'
+	@echo 'make demo    set up .venv and run the demonstration: claims, a table, pictures and a page in out/demo'
 	@echo 'make test    set up .venv and run the tests                       (ARGS="--slow -k pgd")'
 	@echo 'make bench   set up .venv with the libraries compared with, and run the benchmarks'
 	@echo 'make lint    check style and types; make format repairs what can be repaired'

@@ -20,7 +20,7 @@ from ._commands import UsageError
 _COMMANDS = {
     "info": "how the library was built, and what of it this machine uses",
     "list": "the ops, activations, algorithms and experiments there are",
-    "demo": "train and attack two-layer networks: robust accuracy against radius",
+    "demo": "train adversarially on noisy labels: where that overfitting is benign, and claims about it",
     "bench": "time the ops against what they replace",
     "run": "run a paper's experiment; it can be stopped and goes on where it was",
     "verify": "test the claims of an experiment: 1 if one fails",

@@ -16,7 +16,11 @@ _STORE = "experiments.sqlite"
 
 def add_arguments(parser: argparse.ArgumentParser, *, runs: bool = True) -> None:
     parser.add_argument("name", type=_name, metavar="NAME", help=f"the experiment: {', '.join(names())}")
-    parser.add_argument("--preset", default="quick", help="how much to run: quick or paper (default: %(default)s)")
+    parser.add_argument(
+        "--preset",
+        default="quick",
+        help="how much to run: quick, paper, or one more that `benign list` shows (default: %(default)s)",
+    )
     parser.add_argument("--seeds", type=_positive, metavar="N", help="how many seeds (default: the preset's)")
     parser.add_argument(
         "--seed", type=_not_negative, metavar="S", help="the first seed, 0 if not given; alone: only it"

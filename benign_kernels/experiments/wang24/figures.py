@@ -170,7 +170,8 @@ def _draw_phase(axes: Any, records: Records) -> bool:
     levels = BoundaryNorm([i / 20 for i in range(21)], colours.N)
     edges = _edges(ratios), np.exp(_edges([math.log(d) for d in dimensions]))
     cells = axes.pcolormesh(*edges, mean, cmap=colours, norm=levels, edgecolors="face", linewidth=0.3)
-    axes.figure.colorbar(cells, ax=axes, label="robust test error", ticks=[0, 0.25, 0.5, 0.75, 1])
+    bar = axes.figure.colorbar(cells, ax=axes, label="robust test error", ticks=[0, 0.25, 0.5, 0.75, 1])
+    bar.minorticks_off()
     fine = np.geomspace(dimensions[0], dimensions[-1], 100)
     margins = [predictions.margin(dataclasses.replace(records[0].config, d=int(d))) for d in fine]
     name = "α = M, the averaging classifier's margin"
