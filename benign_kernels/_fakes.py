@@ -114,6 +114,37 @@ def _pgd(
     )
 
 
+@_fake_of("train")
+def _train(
+    x: Tensor,
+    y: Tensor,
+    W: Tensor,
+    a: Tensor,
+    bias: Tensor | None,
+    head_bias: Tensor | None,
+    v_W: Tensor | None,
+    v_a: Tensor | None,
+    v_bias: Tensor | None,
+    v_head_bias: Tensor | None,
+    gram: Tensor | None,
+    first_W: Tensor,
+    step_size: Tensor,
+    *rest: Any,
+) -> tuple[Tensor, ...]:
+    carry_gram, iteration, every, clean = rest[-9:-5]
+    updates = step_size.shape[0]
+    records = -(-(iteration + updates) // every) - -(-iteration // every) if updates else 1
+    outputs = [records, *_outputs(x, W, a)]
+    present = (W, a, bias, head_bias, v_W, v_a, v_bias, v_head_bias)
+    return (
+        *(W.new_empty([0] if t is None else t.shape) for t in present),
+        W.new_empty([*W.shape[:-1], W.shape[-2]] if carry_gram else [0]),
+        W.new_empty(outputs),
+        W.new_empty(outputs if clean else [0]),
+        W.new_empty([5, records, *W.shape[:-2]]),
+    )
+
+
 # Under autocast networks are computed in float32 (float64 stays): a network's sums over neurons and an attack's small
 # steps do not survive 8 bits of mantissa.
 for _op in _NETWORK_OPS:

@@ -27,6 +27,7 @@ namespace bk::cpu {
   template <class T>                                                                                                  \
   void pgd(const Network<T>&, const Samples<Compute<T>>&, const Attack<Compute<T>>&, const AttackResult<Compute<T>>&, \
            Parallel);                                                                                                 \
+  template <class A> void train(const Training<A>&, Parallel);                                                        \
   }
 
 BK_DECLARE_LEVEL(base)
@@ -191,6 +192,8 @@ void pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<
   BK_AT_LEVEL(pgd(network, x0, attack, result, run));
 }
 
+template <class A> void train(const Training<A>& task, Parallel run) { BK_AT_LEVEL(train(task, run)); }
+
 #define BK_INSTANTIATE(T)                                                                                     \
   template void two_layer<T>(const Network<T>&, const Samples<Compute<T>>&, Compute<T>*, Parallel);           \
   template void two_layer_value_and_grad<T>(const Network<T>&, const Samples<Compute<T>>&, const Compute<T>*, \
@@ -208,5 +211,7 @@ template void l2_pgd_step<float>(const PgdStep<float>&, Parallel);
 template void l2_pgd_step<double>(const PgdStep<double>&, Parallel);
 template void linf_pgd_step<float>(const PgdStep<float>&, Parallel);
 template void linf_pgd_step<double>(const PgdStep<double>&, Parallel);
+template void train<float>(const Training<float>&, Parallel);
+template void train<double>(const Training<double>&, Parallel);
 
 }  // namespace bk::cpu

@@ -8,6 +8,7 @@
 
 #include "../model/network.h"
 #include "../model/threat.h"
+#include "../model/training.h"
 
 namespace bk::cpu {
 
@@ -42,6 +43,9 @@ template <class A> void linf_pgd_step(const PgdStep<A>& step, Parallel run);
 template <class T>
 void pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
          const AttackResult<Compute<T>>& result, Parallel run);
+
+// Many iterations of adversarial training in one call. A = float, double.
+template <class A> void train(const Training<A>& task, Parallel run);
 
 // The instruction set in use: "v4" (AVX-512), "v3" (AVX2 and FMA) or "base". Chosen at first use: the best that the
 // machine has, or what the environment variable BENIGN_KERNELS_SIMD names. Null when that is no level of this machine:

@@ -5,8 +5,8 @@ namespace {
 
 constexpr double kNear = 0x1p16;  // sizes between 1/kNear and kNear need no unit
 
-// The power of two near the largest number, where that is far from 1; else 1. What is not finite spoils its own rows
-// later on, and is not looked at here.
+}  // namespace
+
 template <class T> double unit_of(const T* numbers, std::int64_t count) {
   double largest = 0;
   for (std::int64_t i = 0; i < count; ++i) {
@@ -16,8 +16,6 @@ template <class T> double unit_of(const T* numbers, std::int64_t count) {
   if (largest == 0 || (largest < kNear && largest > 1 / kNear)) return 1;
   return power_near<Compute<T>>(largest);
 }
-
-}  // namespace
 
 template <class T>
 PreparedNetwork<T>::PreparedNetwork(const Network<T>& source, std::int64_t index, const A* gram, const Parallel& run)
@@ -103,6 +101,9 @@ template <class T> void PreparedNetwork<T>::set_rows(const Network<T>& source, s
   network.influence = influence;
 }
 
+template double unit_of<float>(const float*, std::int64_t);
+template double unit_of<double>(const double*, std::int64_t);
+template double unit_of<BFloat16>(const BFloat16*, std::int64_t);
 template class PreparedNetwork<float>;
 template class PreparedNetwork<double>;
 template class PreparedNetwork<BFloat16>;

@@ -33,6 +33,10 @@ template <class A> double power_near(double size) {
   return __builtin_ldexp(1, exponent > kMost ? kMost : exponent < -kMost ? -kMost : exponent);
 }
 
+// The power of two near the largest number, where that is far from 1; else 1. What is not finite spoils its own rows
+// later on, and is not looked at here.
+template <class T> double unit_of(const T* numbers, std::int64_t count);
+
 // A GramNetwork with all it points to.
 template <class T> class PreparedNetwork {
  public:

@@ -295,6 +295,12 @@ template <class A> void GramWalk<A>::run(const AttackResult<A>& result, bool sum
   lanes_.store(result);
 }
 
+template <class A> void GramWalk<A>::write_hidden(A* hidden) const {
+  for (std::int64_t i = 0; i < count_; ++i) {
+    add_scaled(row(hidden, i), row(chunk_.hidden, i), D_ + i * size(), hidden_scale(i), size());
+  }
+}
+
 template class GramWalk<float>;
 template class GramWalk<double>;
 

@@ -49,6 +49,8 @@ template <class A> class GramWalk {
   void write_directions(std::int64_t head);
   // V is known, and as the sum U G where `summed`: all steps, and the results but for x.
   void run(const AttackResult<A>& result, bool summed);
+  // H of the last iterate, into rows like the chunk's.
+  void write_hidden(A* hidden) const;
 
  private:
   const GramNetwork<A>& network_;

@@ -32,6 +32,7 @@ struct CpuEngine {
            const AttackResult<Compute<T>>& result) const {
     cpu::pgd<T>(network, x0, attack, result, torch_pool());
   }
+  template <class A> void train(const Training<A>& task) const { cpu::train<A>(task, torch_pool()); }
 };
 
 #ifdef BK_WITH_CUDA

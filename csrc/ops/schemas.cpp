@@ -32,4 +32,14 @@ STABLE_TORCH_LIBRARY(benign_kernels, m) {
       "bool trajectory, bool stop_early, bool need_x, str algorithm, str activation, float alpha, float beta, int "
       "patches) "
       "-> (Tensor x, Tensor logits, Tensor margin, Tensor trajectory)");
+  // v_…: velocities. attacked, clean: outputs at each record; scalars: the mean losses there, ‖W‖, ‖W − W0‖, ‖∇L‖
+  // (5, records, …).
+  m.def(
+      "train(Tensor x, Tensor y, Tensor W, Tensor a, Tensor? bias, Tensor? head_bias, Tensor? v_W, Tensor? v_a, "
+      "Tensor? v_bias, Tensor? v_head_bias, Tensor? gram, Tensor first_W, Tensor step_size, Tensor? mixture, "
+      "Tensor? momentum, Tensor? weight_decay, Tensor? distance, Tensor? radius_rows, Tensor? step_rows, float radius, "
+      "float step, int steps, str loss, bool train_a, bool train_bias, bool train_head_bias, bool carry_gram, "
+      "int iteration, int every, bool clean, bool norms, str activation, float alpha, float beta, int patches) "
+      "-> (Tensor W, Tensor a, Tensor bias, Tensor head_bias, Tensor v_W, Tensor v_a, Tensor v_bias, "
+      "Tensor v_head_bias, Tensor gram, Tensor attacked, Tensor clean, Tensor scalars)");
 }
