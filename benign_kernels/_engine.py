@@ -41,6 +41,7 @@ class State(NamedTuple):
     order: Tensor | None  # of the samples in this epoch
     position: int  # in it
     generator: Tensor | None  # its state
+    gram: Tensor | None = None  # (*S, m, m) W Wᵀ, where it is carried from one iteration to the next
 
 
 class Batch(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ._engine import Engine, Look, Parameters, State
+from ._native import Looks, Native
 from .network import TwoLayerView
 
 #: name → (where the network is looked at, how one number per network, or per sample, comes out of it)
@@ -21,8 +23,11 @@ _OF_LOOK = {
     "robust_margin": ("robust", "margin"),
     "clean_margin": ("clean", "margin"),
 }
-NAMES = (*_OF_LOOK, "weight_norm", "distance", "gradient_norm")
+_SIZES = ("weight_norm", "distance", "gradient_norm")
+NAMES = (*_OF_LOOK, *_SIZES)
 STOPS = ("robust_loss", "clean_loss", "robust_error", "clean_error")
+#: A native call lasts about so long: Ctrl-C is heard in between.
+_CALL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,19 +79,24 @@ class Diary:
 
 
 class Loop:
-    """Runs an engine: ``lifted`` makes its network one in R^d, ``state_dict`` what a later run goes on from."""
+    """Runs an engine: ``lifted`` makes its network one in R^d, ``state_dict`` what a later run goes on from.
+
+    ``native``: the engine's iterations in native code, where they can be made there.
+    """
 
     def __init__(
         self,
         engine: Engine,
+        native: Native | None,
         diary: Diary,
         state: State,
         iterations: int,
         lifted: Callable[[Parameters], TwoLayerView],
         state_dict: Callable[[State, list[dict[str, Any]]], dict[str, Any]],
     ) -> None:
-        self.engine, self.diary, self.state, self.iterations = engine, diary, state, iterations
+        self.engine, self.native, self.diary, self.state, self.iterations = engine, native, diary, state, iterations
         self._lifted, self._state_dict = lifted, state_dict
+        self._updates = 1  # of the next native call
 
     def net(self) -> TwoLayerView:
         return self._lifted(self.state.parameters)
@@ -96,8 +106,9 @@ class Loop:
 
     def run(self) -> str:
         """Trains, and says why it ended: "iterations", "stop", "callback" or "interrupted"."""
+        go_on = self._iterate if self.native is None else self._iterate_natively
         try:
-            while (ended := self._iterate()) is None:
+            while (ended := go_on()) is None:
                 pass
             return ended
         except KeyboardInterrupt:
@@ -117,11 +128,8 @@ class Loop:
         gradient = None
         if look is not None and ((full and not last and not enough) or (due and "gradient_norm" in diary.names)):
             gradient = engine.gradient(state.parameters, look)
-        if due or enough:
-            record = self._record(look, gradient)
-            diary.records.append(record)
-            if diary.callback is not None and not last and self._call(record):
-                return "callback"
+        if (due or enough) and self._write(self._record(look, gradient), last):
+            return "callback"
         if enough or last:
             return "stop" if enough else "iterations"
         if not full:
@@ -134,8 +142,62 @@ class Loop:
         self.state = engine.updated(state, gradient, drawn)
         return None
 
-    def _call(self, record: dict[str, Any]) -> bool:
-        assert self.diary.callback is not None
+    def _iterate_natively(self) -> str | None:
+        """As many iterations at once as nothing in Python looks at but to write them down."""
+        diary, state, native = self.diary, self.state, self.native
+        assert native is not None
+        first, left = state.iteration, self.iterations - state.iteration
+        updates = max(0, min(left, self._updates))
+        if diary.trackers or diary.callback is not None:
+            updates = min(updates, diary.every - first % diary.every)
+        every = 1 if diary.stop else diary.every
+        wanted = {"clean": diary.looks_at_clean(True), "norms": any(name in _SIZES for name in diary.names)}
+        began = time.perf_counter()
+        ahead, looks = native.advance(state, updates, every, **wanted)
+        self._set_pace(updates, time.perf_counter() - began)
+        seen = [t for t in range(first, first + updates) if t % every == 0] if updates else [first]
+        columns = {name: self._column(name, looks) for name in {*diary.names, *diary.stop}}
+        good = self._first_good(columns, len(seen))
+        if good is not None and seen[good] > first:  # only so far, to look at it again
+            ahead, _ = native.advance(state, seen[good] - first, every, **wanted)
+            self._updates = 1
+        enough, last = good is not None and seen[good] == first, left <= 0
+        for i, t in enumerate(seen[:1] if enough else seen[:good]):
+            if enough or last or t % diary.every == 0:
+                record = {"iteration": t, **{name: columns[name][i] for name in diary.names}}
+                if self._write(record, last):
+                    return "callback"
+        if enough or last:
+            return "stop" if enough else "iterations"
+        self.state = ahead
+        return None
+
+    def _set_pace(self, updates: int, seconds: float) -> None:
+        if updates == self._updates:
+            faster = _CALL_SECONDS / max(seconds, 1e-9)
+            self._updates = max(1, min(int(updates * faster), 8 * updates))
+
+    def _column(self, name: str, looks: Looks) -> Tensor:
+        """(records, ...): a number or row of numbers for each look."""
+        if name in looks.scalars:
+            return looks.scalars[name]
+        y = self.engine.data.y
+        return self._of_outputs(name, looks.f, looks.clean, y.expand(looks.f.shape[0], *y.shape))
+
+    def _first_good(self, columns: Mapping[str, Tensor], count: int) -> int | None:
+        """The first look at which every network has come down to every threshold."""
+        if not self.diary.stop:
+            return None
+        down = [(columns[name] <= least).reshape(count, -1).all(1) for name, least in self.diary.stop.items()]
+        good = torch.stack(down).all(0)
+        return int(good.to(torch.uint8).argmax()) if bool(good.any()) else None
+
+    def _write(self, record: dict[str, Any], last: bool) -> bool:
+        """Adds the trackers' values to the record, and it to the diary; whether the callback then ends the training."""
+        self._track(record)
+        self.diary.records.append(record)
+        if self.diary.callback is None or last:
+            return False
         progress = Progress(self.state.iteration, self.iterations, record, self.net, self.state_dict)
         return bool(self.diary.callback(progress))
 
@@ -157,22 +219,27 @@ class Loop:
             else:
                 assert look is not None
                 record[name] = self._of_look(name, look)
-        if self.diary.trackers:
-            net = self.net()
-            for name, tracker in self.diary.trackers.items():
-                value = torch.as_tensor(tracker(net)).detach().clone()
-                before = self.diary.records[0][name].shape if self.diary.records else value.shape
-                if value.shape != before:
-                    raise ValueError(
-                        f"trackers: got shape {tuple(value.shape)} from {name!r} at iteration {record['iteration']}, "
-                        f"expected {tuple(before)}, as at the first"
-                    )
-                record[name] = value
         return record
 
+    def _track(self, record: dict[str, Any]) -> None:
+        net = self.net() if self.diary.trackers else None
+        for name, tracker in self.diary.trackers.items():
+            assert net is not None
+            value = torch.as_tensor(tracker(net)).detach().clone()
+            before = self.diary.records[0][name].shape if self.diary.records else value.shape
+            if value.shape != before:
+                raise ValueError(
+                    f"trackers: got shape {tuple(value.shape)} from {name!r} at iteration {record['iteration']}, "
+                    f"expected {tuple(before)}, as at the first"
+                )
+            record[name] = value
+
     def _of_look(self, name: str, look: Look) -> Tensor:
+        return self._of_outputs(name, look.f, look.clean, look.batch.y)
+
+    def _of_outputs(self, name: str, attacked: Tensor, clean: Tensor | None, y: Tensor) -> Tensor:
         where, what = _OF_LOOK[name]
-        f, y, loss = (look.f if where == "robust" else look.clean), look.batch.y, self.engine.recipe.loss
+        f, loss = (attacked if where == "robust" else clean), self.engine.recipe.loss
         assert f is not None
         if what == "loss":
             return loss.value(f, y).mean(-1)

@@ -21,7 +21,9 @@ from .network import TwoLayerView
 from .plan import plan
 
 ATTACKS = ("pgd", "one_step", "exact", "none")
-_SAVED = ("iteration", "parameters", "velocity", "order", "position", "generator", "first", "basis", "history")
+_SAVED = (
+    *("iteration", "parameters", "velocity", "order", "position", "generator", "gram", "first", "basis", "history"),
+)
 
 
 def check_network(view: TwoLayerView) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from . import _arguments, _recipe
 from ._engine import Batch, Engine, Parameters, State
 from ._history import Loop, Progress
+from ._native import Native, reason_against
 from .activation import Activation
 from .geometry import Span, reduce_to_span
 from .network import TwoLayerView, recognise
@@ -27,14 +28,16 @@ class TrainingResult:
     ``net``: a trained copy of the network that was given, in R^d: a module like it, or a `TwoLayerView` where it was a
     tuple. ``history``: name → (records, ...), with "iteration" (records,); networks S and samples are behind the
     records. ``iterations``: how many were made. ``ended``: why no more: "iterations", "stop", "callback" or
-    "interrupted". ``span``: the span that it was trained in, or None; ``reduced``: the network in its coordinates,
-    which gives at ``span.reduce(points)`` what ``net`` gives at any points of R^d.
+    "interrupted". ``engine``: "native", where many iterations at a time ran in native code, or "python: " and why not.
+    ``span``: the span that it was trained in, or None; ``reduced``: the network in its coordinates, which gives at
+    ``span.reduce(points)`` what ``net`` gives at any points of R^d.
     """
 
     net: Any
     history: dict[str, Tensor]
     iterations: int
     ended: str
+    engine: str
     span: Span | None = field(repr=False)
     reduced: TwoLayerView | None = field(repr=False)
     state: dict[str, Any] = field(repr=False)
@@ -129,6 +132,10 @@ def adversarial_train(
 
     Ctrl-C ends the training, and the result is what there is so far.
 
+    On the CPU full batches run in native code, with no Python between the iterations that are written down, and of
+    several networks one on each core; the bits do not depend on the number of threads. Not so mini-batches, ℓ∞, boxes,
+    random starts, and attacks that are functions: ``engine`` says why.
+
     >>> x, y, _ = bk.sample_mixture(100, 5000, signal=7.0, flip=0.1)
     >>> net = bk.TwoLayerNet(5000, 64, paired=True, init=1e-3)
     >>> fit = bk.adversarial_train(net, x, y, radius=0.7, steps=20, iterations=30, step_size=0.02, every=10)
@@ -178,13 +185,16 @@ def adversarial_train(
     def lifted(parameters: Parameters) -> TwoLayerView:
         return engine.view(place.lifted(parameters))
 
-    loop = Loop(engine, diary, state, iterations, lifted, place.state_dict)
+    reason = reason_against(engine)
+    native = Native(engine) if reason is None else None
+    loop = Loop(engine, native, diary, state, iterations, lifted, place.state_dict)
     ended = loop.run()
     return TrainingResult(
         net=_rebuilt(net, loop.net()),
         history=diary.tensors(),
         iterations=loop.state.iteration,
         ended=ended,
+        engine="native" if reason is None else f"python: {reason}",
         span=place.span,
         reduced=None if place.span is None else engine.view(loop.state.parameters),
         state=loop.state_dict(),
@@ -260,6 +270,7 @@ class _Place:
             "order": state.order,
             "position": state.position,
             "generator": state.generator,
+            "gram": state.gram,
             "first": self.first._asdict(),
             "basis": None if self.span is None else self.span.basis,
             "history": [dict(record) for record in records],
@@ -279,6 +290,7 @@ def _loaded(saved: Mapping[str, Any], engine: Engine) -> State:
         saved["order"],
         saved["position"],
         saved["generator"],
+        saved["gram"],
     )
 
 
