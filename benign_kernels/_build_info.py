@@ -46,7 +46,8 @@ def build_info() -> BuildInfo:
 
 
 def simd_level() -> str:
-    """The instruction set that the CPU kernels use: ``"v4"`` (AVX-512), ``"v3"`` (AVX2) or ``"base"``.
+    """The instruction set that the CPU kernels use: ``"amx"`` (AVX-512 and AMX tiles), ``"v4"`` (AVX-512), ``"v3"``
+    (AVX2) or ``"base"``.
 
     It is the best of this machine, or what the environment variable ``BENIGN_KERNELS_SIMD`` names; a ValueError where
     that is none of this machine's, as from every op on the CPU.
@@ -68,7 +69,9 @@ def set_simd_level(level: str) -> None:
     function = _native().benign_kernels_set_simd_level
     function.restype, function.argtypes = ctypes.c_bool, [ctypes.c_char_p]
     if not function(level.encode()):
-        raise ValueError(f"level: got {level!r}, expected an instruction set of this build and machine: v4, v3 or base")
+        raise ValueError(
+            f"level: got {level!r}, expected an instruction set of this build and machine: amx, v4, v3 or base"
+        )
 
 
 def _native() -> ctypes.CDLL:

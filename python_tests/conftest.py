@@ -34,7 +34,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)
 
 
-@pytest.fixture(params=["v4", "v3", "base"])
+@pytest.fixture(params=["amx", "v4", "v3", "base"])
 def each_simd_level(request: pytest.FixtureRequest, device: torch.device) -> Iterator[None]:
     """Runs the test with the CPU kernels of every level that this machine has; on a GPU once."""
     before = simd_level()

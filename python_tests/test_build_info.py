@@ -54,7 +54,7 @@ def test_environment_forces_the_level(level, restore_level):
 
 
 def best_level():
-    for level in ("v4", "v3"):
+    for level in ("amx", "v4", "v3"):
         try:
             set_simd_level(level)
         except ValueError:
@@ -63,7 +63,7 @@ def best_level():
     return "base"
 
 
-WRONG_LEVEL = r"BENIGN_KERNELS_SIMD: got 'avx9', expected a level of this machine: (v4, )?(v3, )?base"
+WRONG_LEVEL = r"BENIGN_KERNELS_SIMD: got 'avx9', expected a level of this machine: (amx, )?(v4, )?(v3, )?base"
 
 
 def test_a_wrong_level_in_the_environment_is_refused_by_every_op():

@@ -10,6 +10,12 @@
 #include "engine.h"
 #include "workspace.h"
 
+#if defined(BK_HAS_TILES)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace bk::cpu {
 
 // The kernels of one level, as the sources compiled for it define them.
@@ -38,8 +44,25 @@ BK_DECLARE_LEVEL(v4)
 
 namespace {
 
-enum class Level : int { base, v3, v4 };
-constexpr const char* kLevelNames[] = {"base", "v3", "v4"};
+enum class Level : int { base, v3, v4, amx };
+constexpr const char* kLevelNames[] = {"base", "v3", "v4", "amx"};
+constexpr int kLevels = 4;
+
+// Whether the machine has tiles for bfloat16 numbers, and the system lends this process their registers.
+bool machine_has_tiles() {
+#if defined(BK_HAS_TILES)
+  static const bool lent = [] {
+    unsigned eax, ebx, ecx, edx;
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
+    const bool tiles = edx >> 24 & 1, of_bfloat16 = edx >> 22 & 1;
+    constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return tiles && of_bfloat16 && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return lent;
+#else
+  return false;
+#endif
+}
 
 bool machine_has(Level level) {
 #if defined(__x86_64__)
@@ -49,7 +72,8 @@ bool machine_has(Level level) {
   const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                   __builtin_cpu_supports("avx512vl");
-  return level == Level::base || (level == Level::v3 && v3) || (level == Level::v4 && v4);
+  return level == Level::base || (level == Level::v3 && v3) || (level == Level::v4 && v4) ||
+         (level == Level::amx && v4 && machine_has_tiles());
 #else
   return level == Level::base;
 #endif
@@ -57,7 +81,7 @@ bool machine_has(Level level) {
 
 // -1 when `name` is no level of this machine.
 int find_level(const char* name) {
-  for (int level = 0; level < 3; ++level) {
+  for (int level = 0; level < kLevels; ++level) {
     if (std::strcmp(name, kLevelNames[level]) == 0 && machine_has(static_cast<Level>(level))) return level;
   }
   return -1;
@@ -66,8 +90,10 @@ int find_level(const char* name) {
 // What BENIGN_KERNELS_SIMD names; unset or empty, the best of this machine.
 int first_level() {
   const char* wanted = std::getenv("BENIGN_KERNELS_SIMD");
-  if (!wanted || !*wanted) return machine_has(Level::v4) ? 2 : machine_has(Level::v3) ? 1 : 0;
-  return find_level(wanted);
+  if (wanted && *wanted) return find_level(wanted);
+  int best = kLevels - 1;
+  while (!machine_has(static_cast<Level>(best))) --best;
+  return best;
 }
 
 // -1 when BENIGN_KERNELS_SIMD names no level of this machine.
@@ -107,6 +133,8 @@ bool set_simd_level(const char* level) {
   if (named >= 0) chosen_level().store(named, std::memory_order_relaxed);
   return named >= 0;
 }
+
+bool tiles_in_use() { return current_level() == Level::amx; }
 
 // ---- what the levels share: memory and the guarded parallel loop ----------------------------------------------------
 
@@ -156,6 +184,7 @@ void run_tasks(const Parallel& run, std::int64_t tasks, void (*body)(void*, std:
 #if defined(__x86_64__)
 #define BK_AT_LEVEL(call)            \
   switch (current_level()) {         \
+    case Level::amx:                 \
     case Level::v4: return v4::call; \
     case Level::v3: return v3::call; \
     default: return base::call;      \

@@ -47,9 +47,10 @@ void pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<
 // Many iterations of adversarial training in one call. A = float, double.
 template <class A> void train(const Training<A>& task, Parallel run);
 
-// The instruction set in use: "v4" (AVX-512), "v3" (AVX2 and FMA) or "base". Chosen at first use: the best that the
-// machine has, or what the environment variable BENIGN_KERNELS_SIMD names. Null when that is no level of this machine:
-// then everything above throws std::invalid_argument with simd_problem().
+// The instruction set in use: "amx" (v4, and products of float32 matrices on tiles), "v4" (AVX-512), "v3" (AVX2 and
+// FMA) or "base". Chosen at first use: the best that the machine has, or what the environment variable
+// BENIGN_KERNELS_SIMD names. Null when that is no level of this machine: then everything above throws
+// std::invalid_argument with simd_problem().
 const char* simd_level();
 const char* simd_problem();
 // Makes later calls use `level`; false, and no change, when this machine or build does not have it.

@@ -4,6 +4,7 @@
 #include "panel.h"
 #include "product.h"
 #include "tasks.h"
+#include "tile_matmul.h"
 
 namespace bk::cpu::BK_SIMD_LEVEL {
 namespace {
@@ -101,6 +102,9 @@ BK_HD std::int64_t row_groups(std::int64_t panels, std::int64_t rows, std::int64
 // Rows from `row` on, as many as a panel has columns, of the upper triangle from the lower one: transposed squares.
 template <class A> void mirror(A* G, std::int64_t size, std::int64_t row) {
   const std::int64_t stride = padded(size), rows = size - row < kColumns ? size - row : kColumns;
+  for (std::int64_t i = row; i < row + rows; ++i) {
+    for (std::int64_t j = i + 1; j < row + rows; ++j) G[i * stride + j] = G[j * stride + i];
+  }
   A square[kColumns * kColumns];
   for (std::int64_t column = row + kColumns; column < size; column += kColumns) {
     const std::int64_t columns = size - column < kColumns ? size - column : kColumns;
@@ -114,7 +118,7 @@ template <class A> void mirror(A* G, std::int64_t size, std::int64_t row) {
 
 }  // namespace
 
-template <class A> void matmul(const Matmul<A>& task, const Parallel& run) {
+template <class A> void vector_matmul(const Matmul<A>& task, const Parallel& run) {
   if (task.rows < 1) return;
   const std::int64_t panels = divide_up(task.columns, kColumns), groups = row_groups(panels, task.rows, run.threads);
   for_each_task(run, panels * groups, [&](std::int64_t index) {
@@ -124,8 +128,30 @@ template <class A> void matmul(const Matmul<A>& task, const Parallel& run) {
   });
 }
 
+template <class A> void matmul(const Matmul<A>& task, const Parallel& run) {
+#if defined(BK_TILES)
+  if constexpr (sizeof(A) == sizeof(float)) {
+    if (tiles_in_use() && worth_tiles(task.depth, task.columns)) {
+      const TileRows product{task.a, task.a_stride, task.rows, task.c, task.c_stride};
+      const TileColumns columns{task.b, task.b_stride, task.transposed, task.depth, task.columns};
+      return tile_matmul({columns, &product, 1, task.accumulate}, run);
+    }
+  }
+#endif
+  vector_matmul(task, run);
+}
+
+// G on and below the diagonal.
 template <class A>
-void gram_matrix(const A* w, std::int64_t stride, std::int64_t rows, std::int64_t depth, A* G, const Parallel& run) {
+void lower_gram(const A* w, std::int64_t stride, std::int64_t rows, std::int64_t depth, A* G, const Parallel& run) {
+#if defined(BK_TILES)
+  if constexpr (sizeof(A) == sizeof(float)) {
+    if (tiles_in_use() && worth_tiles(depth, rows)) {
+      const TileRows product{w, stride, rows, G, padded(rows), true};
+      return tile_matmul({{w, stride, true, depth, rows}, &product, 1}, run);
+    }
+  }
+#endif
   const Matmul<A> task{w, stride, rows, depth, w, stride, true, rows, G, padded(rows)};
   const std::int64_t panels = divide_up(rows, kColumns), groups = row_groups(panels, rows, run.threads);
   for_each_task(run, panels * groups, [&](std::int64_t index) {
@@ -135,11 +161,17 @@ void gram_matrix(const A* w, std::int64_t stride, std::int64_t rows, std::int64_
     const std::int64_t height = rows - panel.column;
     multiply(task, panel, panel.column + height * group / groups, panel.column + height * (group + 1) / groups);
   });
-  for_each_task(run, panels, [&](std::int64_t panel) { mirror(G, rows, panel * kColumns); });
 }
 
-#define BK_INSTANTIATE(A)                                     \
-  template void matmul<A>(const Matmul<A>&, const Parallel&); \
+template <class A>
+void gram_matrix(const A* w, std::int64_t stride, std::int64_t rows, std::int64_t depth, A* G, const Parallel& run) {
+  lower_gram(w, stride, rows, depth, G, run);
+  for_each_task(run, divide_up(rows, kColumns), [&](std::int64_t panel) { mirror(G, rows, panel * kColumns); });
+}
+
+#define BK_INSTANTIATE(A)                                            \
+  template void matmul<A>(const Matmul<A>&, const Parallel&);        \
+  template void vector_matmul<A>(const Matmul<A>&, const Parallel&); \
   template void gram_matrix<A>(const A*, std::int64_t, std::int64_t, std::int64_t, A*, const Parallel&);
 BK_INSTANTIATE(float)
 BK_INSTANTIATE(double)

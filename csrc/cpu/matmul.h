@@ -11,7 +11,8 @@ constexpr std::int64_t kPadding = 16;
 BK_HD std::int64_t padded(std::int64_t columns) { return (columns + kPadding - 1) / kPadding * kPadding; }
 
 // C (rows, columns) = or += a (rows, depth) · B. Row i of a begins at a + i·a_stride, and so on.
-// Each element is a chain of multiply-adds in blocks of depth: its bits depend on no other row or column.
+// Each element is a chain of multiply-adds in blocks of depth, or a sum on tiles: its bits depend on no other row or
+// column.
 template <class A> struct Matmul {
   const A* a;
   std::int64_t a_stride;
@@ -25,6 +26,8 @@ template <class A> struct Matmul {
   bool accumulate = false;
 };
 template <class A> void matmul(const Matmul<A>& task, const Parallel& run);
+// The same without tiles.
+template <class A> void vector_matmul(const Matmul<A>& task, const Parallel& run);
 
 // G (rows, padded(rows)) = w wᵀ, w (rows, depth): half the work of a product.
 template <class A>

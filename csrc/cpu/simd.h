@@ -2,7 +2,8 @@
 //
 // Every kernel source is compiled once per level with -DBK_SIMD_LEVEL=v4, v3 or base, and all it defines lives in
 // bk::cpu::<level>: no function is shared between levels, so none can leak an instruction into a lower one. For the
-// same reason the kernels use no templates of the standard library, and shared code is always inlined (BK_HD).
+// same reason the kernels use no templates of the standard library, and shared code is always inlined (BK_HD). Level
+// amx is v4 with the products of tiles.h.
 #pragma once
 
 #include <cstdint>

@@ -25,4 +25,7 @@ class Workspace {
 // body(context, task) for each task, in the pool if there are several of each; std::bad_alloc reaches the caller.
 void run_tasks(const Parallel& run, std::int64_t tasks, void (*body)(void*, std::int64_t), void* context);
 
+// Whether products of float32 numbers run on AMX tiles.
+bool tiles_in_use();
+
 }  // namespace bk::cpu

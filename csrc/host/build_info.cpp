@@ -3,6 +3,9 @@
 #include <build_config.h>
 
 #include <sstream>
+#include <utility>
+
+#include "../model/macros.h"
 
 namespace bk {
 namespace {
@@ -17,8 +20,12 @@ std::vector<std::string> words(const char* text) {
 }  // namespace
 
 BuildInfo build_info() {
-  return {BK_BUILD_TORCH_TARGET,       BK_BUILD_TORCH_BUILT, BK_BUILD_NVCC,    words(BK_BUILD_ARCHITECTURES),
-          words(BK_BUILD_SIMD_LEVELS), BK_BUILD_COMPILER,    BK_BUILD_REVISION};
+  std::vector<std::string> levels = words(BK_BUILD_SIMD_LEVELS);
+#if defined(BK_HAS_TILES)
+  levels.insert(levels.begin(), "amx");  // the kernels of v4, which ask for tiles at run time
+#endif
+  return {BK_BUILD_TORCH_TARGET, BK_BUILD_TORCH_BUILT, BK_BUILD_NVCC,    words(BK_BUILD_ARCHITECTURES),
+          std::move(levels),     BK_BUILD_COMPILER,    BK_BUILD_REVISION};
 }
 
 }  // namespace bk

@@ -8,3 +8,8 @@
 #else
 #define BK_HD __attribute__((always_inline)) inline
 #endif
+
+// Where float32 products can run on AMX tiles: the compiler knows the instructions, and the system lends the registers.
+#if defined(__x86_64__) && defined(__linux__) && !defined(__CUDACC__) && (defined(__clang__) || __GNUC__ >= 11)
+#define BK_HAS_TILES 1
+#endif

@@ -78,7 +78,7 @@ void pgd(const Network<T>& net, const Samples<Compute<T>>& x0, const Attack<Comp
 
 // Runs `body` at every SIMD level of this machine.
 template <class Body> void each_level(Body body) {
-  for (const char* level : {"base", "v3", "v4"}) {
+  for (const char* level : {"base", "v3", "v4", "amx"}) {
     if (!cpu::set_simd_level(level)) continue;
     std::printf("level %s\n", level);
     body();
