@@ -116,24 +116,27 @@ def test_a_page_without_trials_says_so():
     assert "<svg" not in html
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium here")
-def test_a_browser_shows_it_without_an_error(html, tmp_path):
-    (tmp_path / "page.html").write_text(html, encoding="utf-8")
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--enable-logging=stderr",
-        f"--user-data-dir={tmp_path}/u",
-    ]
-    # What the page's own policy refuses, the browser logs as CONSOLE.
-    result = subprocess.run(
-        [BROWSER, *options, "--dump-dom", (tmp_path / "page.html").as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def dump(html, folder):
+    """What a browser makes of the page; it complains of nothing. What the page's policy refuses, it logs as CONSOLE."""
+    if BROWSER is None:
+        pytest.skip("no chromium here")
+    (folder / "page.html").write_text(html, encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={folder}/u"]
+    command = [BROWSER, *options, "--dump-dom", (folder / "page.html").as_uri()]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0
-    assert "<svg" in result.stdout
-    assert "Errors &lt;are&gt; small" in result.stdout
     assert "CONSOLE" not in result.stderr
+    return result.stdout
+
+
+def test_a_browser_shows_it_without_an_error(html, tmp_path):
+    shown = dump(html, tmp_path)
+    assert "<svg" in shown
+    assert "Errors &lt;are&gt; small" in shown
+
+
+def test_a_browser_that_is_refused_something_says_so(html, tmp_path):
+    """So that the silence of the others means something."""
+    asking = html.replace("</body>", '<img src="data:image/png;base64,AAAA"></body>')
+    with pytest.raises(AssertionError, match="CONSOLE"):
+        dump(asking, tmp_path)

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from test_experiments_images import idx
+from test_experiments_report import dump, read
 
 import benign_kernels as bk
 from benign_kernels import experiments
 from benign_kernels.experiments.wang24 import predictions, trials
 from benign_kernels.experiments.wang24.trials import Config
+from benign_kernels.report import page, versions
 
 SMALL = {"n": 12, "m": 6, "tests": 40, "iterations": 8, "steps": 4, "starts": 2, "step_size": 0.5}
 
@@ -165,7 +167,6 @@ def paper_like(config):
         "test_certified_error": 1.0,
         "train_robust_loss": 0.1,
         "interpolation": 1 + math.ceil(0 if images else config.load),
-        "signal": config.signal,
         "budget": config.signal * config.ratio,
     }
 
@@ -249,6 +250,17 @@ def test_there_is_a_record_to_break_for_every_claim():
 
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_browser_shows_the_report(tmp_path):
+    pytest.importorskip("matplotlib")
+    plan = experiments.Plan.of(experiments.get("wang24"), seeds=range(2))
+    html = page(plan, planted(seeds=2), command="benign report wang24", versions=versions(), seconds=1.0)
+    assert "://" not in html
+    assert read(html).tags.count("figure") == len(plan.experiment.figures)
+    shown = dump(html, tmp_path)
+    assert shown.count("<figcaption>") == len(plan.experiment.figures)
+    assert shown.count('<span class="holds">holds</span></td>') == len(plan.experiment.claims)
 
 
 def test_no_figure_is_empty_and_none_breaks_on_few_records():

@@ -25,6 +25,7 @@ th { font-weight: 600; white-space: nowrap; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .holds, .fails, .undecided { font-weight: 600; white-space: nowrap; }
 .holds { color: #17694a; } .fails { color: #b3261e; } .undecided { color: #7a5b00; }
+.claims td:nth-child(2) { min-width: 15rem; } .claims td:nth-child(4) { min-width: 12rem; }
 .small { color: #5a6670; font-size: .85rem; }
 .wide { overflow-x: auto; }
 figure { margin: 1.6rem 0; }
@@ -114,7 +115,7 @@ def _claims(verdicts: Sequence[Verdict]) -> str:
     legend = "; ".join(f"{kind}: {INTERVALS[kind]}" for kind in used)
     several = "Over several places the intervals hold together (Bonferroni)."
     table = _table(("", "claim", "measure and bound", "found", ""), rows)
-    return f'{table}<p class="small">Intervals – {escape(legend)}. {several} {_marks()}</p>'
+    return f'<div class="claims">{table}</div><p class="small">Intervals – {escape(legend)}. {several} {_marks()}</p>'
 
 
 def _marks() -> str:

@@ -204,7 +204,6 @@ def trials(configs: Sequence[Config], seeds: Sequence[int]) -> list[dict[str, An
         "test_certified_error": test.certified,
         "train_robust_loss": fit.history["robust_loss"][-1],
         "interpolation": _first_zero(fit.history["robust_error"]),
-        "signal": torch.tensor([p.signal for p in problems]),
         "budget": budget,
     }
     return [{name: values[i].item() for name, values in measured.items()} for i in range(len(configs))]
