@@ -205,7 +205,7 @@ FIGURES = (
     Figure(
         "phase",
         "Where overfitting is benign: robust test error by budget and dimension",
-        "Means over seeds, ‖μ‖ = 7; every training of one shape runs in the same batch.",
+        "Means over seeds, ‖μ‖ = 7.",
         _draw_phase,
     ),
     Figure(

@@ -28,8 +28,8 @@ _INIT = 1e-3
 _SHARPNESS = 10.0
 _DATA = ("mixture", "images")
 _ACTIVATIONS = ("relu", "leaky_relu", "smooth_leaky_relu")
-#: So many networks go into one call, fewer if they are wide: together they shall fit a core's cache.
-_MOST, _NEURONS_SQUARED = 16, 2**16
+#: So many networks go into one call, fewer if that would take more than ten seconds or so, which m² · iterations tells.
+_MOST, _CALL = 16, 500_000_000
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def shape(config: Config) -> tuple[Any, ...]:
 
 def most(config: Config) -> int:
     """How many trials go into one call."""
-    return max(1, min(_MOST, _NEURONS_SQUARED // config.m**2))
+    return max(1, min(_MOST, _CALL // (config.m**2 * config.iterations)))
 
 
 def trial(config: Config, seed: int) -> dict[str, Any]:
