@@ -144,6 +144,7 @@ def test_what_counts_for_nothing_does_not_tell_trials_apart():
         ({"ratio": math.nan}, "ratio: got nan, expected a number from 0"),
         ({"activation": "tanh"}, "activation: got 'tanh', expected one of relu, leaky_relu, smooth_leaky_relu"),
         ({"data": "noise"}, "data: got 'noise', expected one of mixture, images"),
+        ({"data": "images", "images": "/no", "labels": "/no"}, "images: got '/no', expected a file that is there"),
         ({"data": "images", "classes": "0"}, "classes: got '0', expected two different numbers"),
         ({"data": "images", "classes": "1,1"}, "classes: got '1,1', expected two different numbers"),
     ],

@@ -6,6 +6,7 @@ import gzip
 import math
 import struct
 import zlib
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from torch import Tensor
 _GZIP, _UNSIGNED_BYTES = b"\x1f\x8b", 8
 
 
+@lru_cache(maxsize=2)
 def two_classes(images: str, labels: str, classes: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """(N, d) pixels and (N,) labels, +1 for the first class and −1 for the second; other images are left out.
 
-    ``images`` and ``labels`` are paths of IDX files, compressed or not; both empty, they are scikit-learn's digits.
+    ``images`` and ``labels`` are paths of IDX files, compressed or not; if empty, they are scikit-learn's digits. What
+    was read last is remembered: it is not to be changed in place.
     """
     if bool(images) != bool(labels):
         raise ValueError(f"images, labels: got {images!r} and {labels!r}, expected both files or neither")

@@ -25,11 +25,11 @@ def _errors(axes: Any, records: Records, x: str, *, train: bool = True) -> None:
     line(axes, records, x, "test_error", label="clean test error", colour=_CLEAN, marker="^")
 
 
-def _theory(axes: Any, configs: Sequence[Config], x: str) -> None:
+def _theory(axes: Any, configs: Sequence[Config], x: str, colour: str = _ROBUST) -> None:
     """The yardstick and the Bayes bound, which both go by the configuration."""
     at = [getattr(config, x) for config in configs]
     yardstick = [predictions.robust(config) for config in configs]
-    curve(axes, at, yardstick, label="averaging classifier, robust", colour=_ROBUST)
+    curve(axes, at, yardstick, label="averaging classifier, robust", colour=colour)
     least = [predictions.bayes(config) for config in configs]
     axes.fill_between(at, 0, least, color="0.92", linewidth=0, label="no classifier is here (Bayes)")
 
@@ -63,8 +63,9 @@ def _draw_plain(axes: Any, records: Records) -> bool:
         line(axes, rows, "ratio", "train_robust_error", label=name, colour=colour, marker="s", linestyle=":")
     if not len(records):
         return False
+    _theory(axes, _between(records[0].config, "ratio", 0, records.distinct("ratio")[-1]), "ratio")
     axes.set(xlabel="budget α / ‖μ‖", ylabel="error", ylim=(-0.02, 1.02))
-    axes.legend()
+    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return True
 
 
@@ -120,11 +121,13 @@ def _draw_noise(axes: Any, records: Records) -> bool:
 
 
 def _draw_activation(axes: Any, records: Records) -> bool:
-    groups = records.sweep("activation").groups("phi_name")
+    records = records.sweep("activation")
+    groups = records.groups("phi_name")
     for colour, mark, (name, group) in zip(COLOURS, "os^Dv", groups.items(), strict=False):
         line(axes, group, "ratio", "test_robust_error", label=name, colour=colour, marker=mark)
     if not groups:
         return False
+    _theory(axes, _between(records[0].config, "ratio", 0, records.distinct("ratio")[-1]), "ratio", "0.3")
     axes.set(xlabel="budget α / ‖μ‖", ylabel="robust test error", ylim=(-0.02, 1.02))
     axes.legend(title="φ, with its slope below 0")
     return True
@@ -137,10 +140,15 @@ def _draw_width(axes: Any, records: Records) -> bool:
         line(axes, group, "m", "test_robust_error", label=f"{name}, robust test error", colour=colour)
         name = f"{name}, robust training error"
         line(axes, group, "m", "train_robust_error", label=name, colour=colour, marker="s", linestyle=":")
+        level = [predictions.robust(rows[0].config) for rows in group.groups("m").values()]
+        curve(axes, group.distinct("m"), level, label=None, colour=colour)
     if not groups:
         return False
-    axes.set(xscale="log", xlabel="width m", ylabel="error", ylim=(-0.02, 1.02))
-    axes.legend()
+    curve(axes, [], [], label="averaging classifier, robust", colour="0.3")
+    least = predictions.bayes(group[0].config)
+    axes.axhspan(0, least, color="0.92", linewidth=0, label="no classifier is here (Bayes)")
+    axes.set(xscale="log", xlabel="width m", ylabel="error", ylim=(-0.02, 0.82))
+    axes.legend(ncols=2, loc="upper center")
     return True
 
 

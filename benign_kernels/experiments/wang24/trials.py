@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -67,8 +68,8 @@ class Config:
             raise ValueError(f"m: got {self.m}, expected an even number: neurons come in pairs")
         if self.starts < 0:
             raise ValueError(f"starts: got {self.starts}, expected an integer ≥ 0")
-        most = {"noise_rate": 0.5, "signal": math.inf, "ratio": math.inf, "step_size": math.inf, "slope": 1.0}
-        for name, limit in most.items():
+        limits = {"noise_rate": 0.5, "signal": math.inf, "ratio": math.inf, "step_size": math.inf, "slope": 1.0}
+        for name, limit in limits.items():
             if not 0 <= getattr(self, name) <= limit or math.isinf(getattr(self, name)):
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected a number from 0 to {limit:g}")
         for name, accepted in (("data", _DATA), ("activation", _ACTIVATIONS)):
@@ -76,6 +77,9 @@ class Config:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, expected one of {', '.join(accepted)}")
         if self.data == "images":
             _two_of(self.classes)
+            for name in ("images", "labels"):
+                if (path := getattr(self, name)) and not Path(path).is_file():
+                    raise ValueError(f"{name}: got {path!r}, expected a file that is there; nothing is downloaded")
         unused: dict[str, Any] = {"slope": 0.0} if self.activation == "relu" else {}
         unused |= {"d": 0, "signal": 0.0} if self.data == "images" else {"images": "", "labels": "", "classes": ""}
         for name, nothing in unused.items():
