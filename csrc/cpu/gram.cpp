@@ -27,7 +27,8 @@ template <class T> class NetworkAttack {
         first_row_(index * x0.count),
         samples_(x0.count),
         head_bias_(source.head_bias ? source.head_bias + index * source.heads : nullptr),
-        prepared_(source, index, attack.gram ? attack.gram + index * source.neurons * source.neurons : nullptr, run),
+        prepared_(source, index, attack.gram ? attack.gram + index * source.neurons * source.neurons : nullptr,
+                  attack.threat.steps, run),
         network_(prepared_.network),
         directions_(GramWalk<A>::directions(network_)) {}
 
@@ -101,7 +102,7 @@ void NetworkAttack<T>::first_directions(const GramChunk<A>& chunk, GramWalk<A>* 
     for_each_task(run_, blocks, [&](std::int64_t block) { walks[block].write_directions(c); });
     A* V = chunk.V + c * rows * width;
     if (summed) {
-      matmul<A>({U, width, rows, m, network_.gram, width, false, width, V, width}, run_);
+      matmul<A>({U, width, rows, m, network_.gram, width, false, width, V, width, false, network_.packed_gram}, run_);
     } else {
       matmul<A>({U, width, rows, m, network_.w, d, false, d, g.data(), padded(d)}, run_);
       product_with_weights(g.data(), padded(d), rows, V);

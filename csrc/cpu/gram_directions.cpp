@@ -52,7 +52,8 @@ template <class A> void GramWalk<A>::add_changes(std::int64_t begin, std::int64_
       multiply_row(scaled.data() + k * width, all + k * width, network_.head + c * width, width);
     }
     const A* changes = network_.flips ? scaled.data() : all;
-    matmul<A>({changes, width, rows, network_.neurons, network_.gram, width, false, width, V(c, begin), width, true},
+    matmul<A>({changes, width, rows, network_.neurons, network_.gram, width, false, width, V(c, begin), width, true,
+               network_.packed_gram},
               {});
   }
   for (std::int64_t k = 0; network_.flips && k < rows * width; ++k) all[k] = A(0);

@@ -18,7 +18,8 @@ template <class T> double unit_of(const T* numbers, std::int64_t count) {
 }
 
 template <class T>
-PreparedNetwork<T>::PreparedNetwork(const Network<T>& source, std::int64_t index, const A* gram, const Parallel& run)
+PreparedNetwork<T>::PreparedNetwork(const Network<T>& source, std::int64_t index, const A* gram, std::int64_t steps,
+                                    const Parallel& run)
     : network{}, weights_(0), gram_(0), rows_((source.heads + 3) * padded(source.neurons)) {
   network.neurons = source.neurons;
   network.dim = source.dim;
@@ -37,6 +38,10 @@ PreparedNetwork<T>::PreparedNetwork(const Network<T>& source, std::int64_t index
     set_gram(network.weight_unit == 1 ? gram : nullptr, run);
   }
   set_rows(source, index);
+  if (!network.flips && steps > 1) {
+    packed_gram_ = pack_once(network.gram, network.width, network.neurons, network.width, run);
+  }
+  network.packed_gram = &packed_gram_;
 }
 
 template <class T> void PreparedNetwork<T>::set_weights(const T* weight) {

@@ -14,11 +14,12 @@ template <class A> struct GramNetwork {
   Activation activation;
   bool flips;  // directions change by gates that flip: φ is piecewise linear
   double weight_unit = 1, head_unit = 1;
-  const A* w;      // (neurons, dim): W itself where it is in range and of this type
-  const A* gram;   // (neurons, width)
-  const A* head;   // (heads, width)
-  const A* bias;   // (width)
-  const A* norms;  // (width): ‖w_j‖
+  const A* w;                        // (neurons, dim): W itself where it is in range and of this type
+  const A* gram;                     // (neurons, width)
+  const PackedColumns* packed_gram;  // where V changes by products with G
+  const A* head;                     // (heads, width)
+  const A* bias;                     // (width)
+  const A* norms;                    // (width): ‖w_j‖
   // (width): what a change of 1 in S_j, for smooth φ in U_j, changes g by: ‖w_j‖ ‖head_·j‖, or ‖w_j‖
   const A* influence;
 
@@ -41,13 +42,14 @@ template <class T> double unit_of(const T* numbers, std::int64_t count);
 template <class T> class PreparedNetwork {
  public:
   using A = Compute<T>;
-  // `gram`: (neurons, neurons) W Wᵀ where it is known, or null.
-  PreparedNetwork(const Network<T>& source, std::int64_t index, const A* gram, const Parallel& run);
+  // `gram`: (neurons, neurons) W Wᵀ where it is known, or null. `steps` of the walk.
+  PreparedNetwork(const Network<T>& source, std::int64_t index, const A* gram, std::int64_t steps, const Parallel& run);
 
   GramNetwork<A> network;
 
  private:
   Numbers<A> weights_, gram_, rows_;
+  PackedColumns packed_gram_;
 
   void set_weights(const T* weight);
   void set_gram(const A* known, const Parallel& run);

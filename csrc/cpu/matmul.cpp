@@ -134,11 +134,27 @@ template <class A> void matmul(const Matmul<A>& task, const Parallel& run) {
     if (tiles_in_use() && worth_tiles(task.depth, task.columns)) {
       const TileRows product{task.a, task.a_stride, task.rows, task.c, task.c_stride};
       const TileColumns columns{task.b, task.b_stride, task.transposed, task.depth, task.columns};
-      return tile_matmul({columns, &product, 1, task.accumulate}, run);
+      const bool packed = task.packed && task.packed->any();
+      return tile_matmul({columns, &product, 1, task.accumulate, packed ? task.packed : nullptr}, run);
     }
   }
 #endif
   vector_matmul(task, run);
+}
+
+template <class A>
+PackedColumns pack_once([[maybe_unused]] const A* b, [[maybe_unused]] std::int64_t stride,
+                        [[maybe_unused]] std::int64_t depth, [[maybe_unused]] std::int64_t columns,
+                        [[maybe_unused]] const Parallel& run) {
+#if defined(BK_TILES)
+  if constexpr (sizeof(A) == sizeof(float)) {
+    constexpr std::int64_t kMost = 1 << 24;  // numbers: 96 MiB
+    if (tiles_in_use() && worth_tiles(depth, columns) && depth <= kMost / columns) {
+      return PackedColumns({b, stride, false, depth, columns}, run);
+    }
+  }
+#endif
+  return {};
 }
 
 // G on and below the diagonal.
@@ -169,9 +185,10 @@ void gram_matrix(const A* w, std::int64_t stride, std::int64_t rows, std::int64_
   for_each_task(run, divide_up(rows, kColumns), [&](std::int64_t panel) { mirror(G, rows, panel * kColumns); });
 }
 
-#define BK_INSTANTIATE(A)                                            \
-  template void matmul<A>(const Matmul<A>&, const Parallel&);        \
-  template void vector_matmul<A>(const Matmul<A>&, const Parallel&); \
+#define BK_INSTANTIATE(A)                                                                                   \
+  template void matmul<A>(const Matmul<A>&, const Parallel&);                                               \
+  template void vector_matmul<A>(const Matmul<A>&, const Parallel&);                                        \
+  template PackedColumns pack_once<A>(const A*, std::int64_t, std::int64_t, std::int64_t, const Parallel&); \
   template void gram_matrix<A>(const A*, std::int64_t, std::int64_t, std::int64_t, A*, const Parallel&);
 BK_INSTANTIATE(float)
 BK_INSTANTIATE(double)

@@ -1,6 +1,7 @@
 // Products of whole matrices, at the speed of the panel kernels: what the gram walk begins and ends with.
 #pragma once
 
+#include "packed_columns.h"
 #include "simd.h"
 #include "workspace.h"
 
@@ -24,10 +25,15 @@ template <class A> struct Matmul {
   A* c;  // columns beyond `columns`, up to padded(columns), become zero
   std::int64_t c_stride;
   bool accumulate = false;
+  const PackedColumns* packed = nullptr;  // of b, from pack_once()
 };
 template <class A> void matmul(const Matmul<A>& task, const Parallel& run);
 // The same without tiles.
 template <class A> void vector_matmul(const Matmul<A>& task, const Parallel& run);
+
+// B (depth, columns), its rows `stride` apart, packed once for several products; empty where matmul() does not pack.
+template <class A>
+PackedColumns pack_once(const A* b, std::int64_t stride, std::int64_t depth, std::int64_t columns, const Parallel& run);
 
 // G (rows, padded(rows)) = w wᵀ, w (rows, depth): half the work of a product.
 template <class A>

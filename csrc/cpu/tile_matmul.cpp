@@ -8,14 +8,11 @@
 namespace bk::cpu::BK_SIMD_LEVEL {
 namespace {
 
-// A stretch of depth at a time, all columns are packed; then blocks of rows, which stay in L2 while the columns stream
-// by: 4 strips of 192 KiB. Within a stretch sums run in tiles; those of stretches are added up in memory.
-constexpr std::int64_t kStretch = 1024;
+// A stretch of depth at a time, the columns are packed; then blocks of rows, which stay in L2 while the columns stream
+// by: 4 strips of 192 KiB.
 constexpr std::int64_t kBlockStrips = 4;
-constexpr std::int64_t kMostColumns =
-    2048;                                  // packed at a time, 12 MiB: of more, memory that is new would cost too much
-constexpr std::int64_t kPackedStrips = 8;  // at a time, so that rows of B are read in stretches of 1 KiB
-constexpr std::int64_t kVectorLines = 64;  // rows or columns out of range that are multiplied together
+constexpr std::int64_t kMostColumns = 2048;  // packed at a time, 12 MiB: of more, new memory would cost too much
+constexpr std::int64_t kVectorLines = 64;    // rows or columns out of range that are multiplied together
 
 BK_HD std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
@@ -33,30 +30,27 @@ struct BadLines {
   }
 };
 
-// The products with some of the columns, which begin at `first`.
+// The products with the columns that begin at `first`: all those of `packed`, which are packed already or to be packed.
 class TileProduct {
  public:
-  TileProduct(const TileMatmul& task, std::int64_t first, const Parallel& run)
+  TileProduct(const TileMatmul& task, std::int64_t first, const PackedColumns& packed, PackedColumns* to_pack,
+              const Parallel& run)
       : task_(task),
         first_(first),
-        columns_(some(task.columns, first)),
+        columns_(packed.columns()),
+        packed_(packed),
+        to_pack_(to_pack),
         run_(run),
         row_strips_(count_row_strips(task)),
-        column_strips_(strips(columns_.columns)),
-        stretch_(least(columns_.depth, kStretch)),
-        strip_words_(tile_steps(stretch_) * kStepWords),
         shares_(make_shares()),
-        packed_columns_(column_strips_ * strip_words_),
         packed_rows_(shares_.rows * shares_.columns * block_words()),
-        magnitudes_((column_strips_ + row_strips_ * shares_.columns) * kStrip) {
-    for (std::int64_t i = 0; i < (column_strips_ + row_strips_ * shares_.columns) * kStrip; ++i) {
-      magnitudes_.data()[i] = 0;
-    }
+        magnitudes_(row_strips_ * shares_.columns * kStrip) {
+    for (std::int64_t i = 0; i < row_strips_ * shares_.columns * kStrip; ++i) magnitudes_.data()[i] = 0;
   }
 
   void run() {
     // What is out of range must be known before anything is added to what is there.
-    if (task_.accumulate && columns_.depth > stretch_) each_stretch(false);
+    if (task_.accumulate && packed_.stretches() > 1) each_stretch(false);
     each_stretch(true);
     std::int64_t strip = 0;
     for (std::int64_t p = 0; p < task_.count; ++p) {
@@ -83,19 +77,15 @@ class TileProduct {
 
   const TileMatmul& task_;
   std::int64_t first_;
-  TileColumns columns_;
+  const TileColumns& columns_;
+  const PackedColumns& packed_;
+  PackedColumns* to_pack_;
   const Parallel& run_;
-  std::int64_t row_strips_, column_strips_, stretch_, strip_words_;
+  std::int64_t row_strips_;
   Shares shares_;
-  Numbers<Word> packed_columns_, packed_rows_;
-  Numbers<std::int32_t> magnitudes_;  // the largest of each column, and for each share of columns of each row
+  Numbers<Word> packed_rows_;
+  Numbers<std::int32_t> magnitudes_;  // the largest of each row, for each share of columns
 
-  static TileColumns some(const TileColumns& all, std::int64_t first) {
-    TileColumns columns = all;
-    columns.b += first * (all.transposed ? all.stride : 1);
-    columns.columns = least(all.columns - first, kMostColumns);
-    return columns;
-  }
   static std::int64_t count_row_strips(const TileMatmul& task) {
     std::int64_t count = 0;
     for (std::int64_t p = 0; p < task.count; ++p) count += strips(task.products[p].rows);
@@ -103,13 +93,13 @@ class TileProduct {
   }
   Shares make_shares() const {
     const std::int64_t wanted = run_.threads > 1 ? 2 * run_.threads : 1, rows = least(wanted, row_strips_);
-    return {rows, least(divide_up(wanted, rows), column_strips_)};
+    return {rows, least(divide_up(wanted, rows), packed_.strips())};
   }
-  std::int64_t block_words() const { return least(kBlockStrips, divide_up(row_strips_, shares_.rows)) * strip_words_; }
-  Word* column_strip(std::int64_t strip) const { return packed_columns_.data() + strip * strip_words_; }
-  std::int32_t* column_magnitudes(std::int64_t strip) const { return magnitudes_.data() + strip * kStrip; }
+  std::int64_t block_words() const {
+    return least(kBlockStrips, divide_up(row_strips_, shares_.rows)) * packed_.strip_words();
+  }
   std::int32_t* row_magnitudes(std::int64_t strip, std::int64_t share) const {
-    return column_magnitudes(column_strips_ + share * row_strips_ + strip);
+    return magnitudes_.data() + (share * row_strips_ + strip) * kStrip;
   }
   RowStrip row_strip(std::int64_t strip) const {
     const TileRows* product = task_.products;
@@ -118,8 +108,7 @@ class TileProduct {
   }
 
   void each_stretch(bool multiply);
-  void pack_some_columns(std::int64_t strip, std::int64_t k, std::int64_t depth) const;
-  void work(std::int64_t row_share, std::int64_t column_share, std::int64_t k, std::int64_t depth, bool multiply) const;
+  void work(std::int64_t row_share, std::int64_t column_share, std::int64_t stretch, bool multiply) const;
   void write(const float* sums, const RowStrip& rows, const std::int32_t* magnitudes, std::int64_t strip,
              bool accumulate) const;
   void mend_rows(const TileRows& product, const std::int32_t* magnitudes) const;
@@ -127,33 +116,18 @@ class TileProduct {
 };
 
 void TileProduct::each_stretch(bool multiply) {
-  for (std::int64_t k = 0; k < columns_.depth; k += stretch_) {
-    const std::int64_t depth = least(columns_.depth - k, stretch_);
-    for_each_task(run_, divide_up(column_strips_, kPackedStrips),
-                  [&](std::int64_t task) { pack_some_columns(task * kPackedStrips, k, depth); });
+  for (std::int64_t stretch = 0; stretch < packed_.stretches(); ++stretch) {
+    if (to_pack_) to_pack_->pack(stretch, run_);
     for_each_task(run_, shares_.rows * shares_.columns, [&](std::int64_t share) {
-      work(share / shares_.columns, share % shares_.columns, k, depth, multiply);
+      work(share / shares_.columns, share % shares_.columns, stretch, multiply);
     });
   }
 }
 
-void TileProduct::pack_some_columns(std::int64_t strip, std::int64_t k, std::int64_t depth) const {
-  const std::int64_t column = strip * kStrip, stride = columns_.stride;
-  const std::int64_t end = least(columns_.columns, column + kPackedStrips * kStrip);
-  if (!columns_.transposed) {
-    return pack_columns(columns_.b + k * stride + column, stride, end - column, depth, column_strip(strip),
-                        strip_words_, column_magnitudes(strip));
-  }
-  for (; strip < strips(end); ++strip) {
-    pack_transposed(columns_.b + strip * kStrip * stride + k, stride, least(end - strip * kStrip, kStrip), depth,
-                    column_strip(strip), column_magnitudes(strip));
-  }
-}
-
-void TileProduct::work(std::int64_t row_share, std::int64_t column_share, std::int64_t k, std::int64_t depth,
-                       bool multiply) const {
+void TileProduct::work(std::int64_t row_share, std::int64_t column_share, std::int64_t stretch, bool multiply) const {
   const Tiles tiles;
-  const std::int64_t step = shares_.rows, steps = tile_steps(depth);
+  const std::int64_t step = shares_.rows, k = packed_.begin(stretch), depth = packed_.depth(stretch);
+  const std::int64_t words = packed_.strip_words();
   Word* packed = packed_rows_.data() + (row_share * shares_.columns + column_share) * block_words();
   alignas(64) float sums[kStrip * kStrip];
   for (std::int64_t first = row_share; first < row_strips_; first += kBlockStrips * step) {
@@ -162,15 +136,15 @@ void TileProduct::work(std::int64_t row_share, std::int64_t column_share, std::i
       const RowStrip rows = row_strip(first + i * step);
       if (rows.above(first_)) continue;
       const float* a = rows.product->a + rows.row * rows.product->a_stride + k;
-      pack_rows(a, rows.product->a_stride, rows.rows, depth, packed + i * strip_words_,
+      pack_rows(a, rows.product->a_stride, rows.rows, depth, packed + i * words,
                 row_magnitudes(first + i * step, column_share));
     }
-    for (std::int64_t strip = column_share; strip < column_strips_ && multiply; strip += shares_.columns) {
+    for (std::int64_t strip = column_share; strip < packed_.strips() && multiply; strip += shares_.columns) {
       for (std::int64_t i = 0; i < count; ++i) {
         const RowStrip rows = row_strip(first + i * step);
         if (rows.above(first_ + strip * kStrip)) continue;
-        tiles.multiply(packed + i * strip_words_, rows.rows, column_strip(strip), steps, sums);
-        write(sums, rows, row_magnitudes(first + i * step, column_share), strip, task_.accumulate || k > 0);
+        tiles.multiply(packed + i * words, rows.rows, packed_.strip(strip, stretch), tile_steps(depth), sums);
+        write(sums, rows, row_magnitudes(first + i * step, column_share), strip, task_.accumulate || stretch > 0);
       }
     }
   }
@@ -181,7 +155,7 @@ void TileProduct::write(const float* sums, const RowStrip& rows, const std::int3
                         bool accumulate) const {
   using V = Vec<float>;
   const std::int64_t stride = rows.product->c_stride, end = padded(columns_.columns);
-  const std::int32_t* sizes = column_magnitudes(strip);
+  const std::int32_t* sizes = packed_.magnitudes() + strip * kStrip;
   for (std::int64_t j = 0; j < kStrip && strip * kStrip + j < end; j += V::kLanes) {
     float* C = rows.c(first_ + strip * kStrip + j);
     std::uint32_t good = 0;
@@ -227,7 +201,7 @@ void TileProduct::mend_columns(const TileRows& product, const std::int32_t* magn
   const std::int64_t down = columns_.transposed ? 1 : columns_.stride,
                      across = columns_.transposed ? columns_.stride : 1;
   for (std::int64_t next = 0; next < columns_.columns;) {
-    const BadLines bad(column_magnitudes(0), next, columns_.columns);
+    const BadLines bad(packed_.magnitudes(), next, columns_.columns);
     if (bad.count == 0) return;
     const std::int64_t width = padded(bad.count);
     const Numbers<float> b(bad.count * depth), c(product.rows * width);
@@ -252,10 +226,15 @@ void TileProduct::mend_columns(const TileRows& product, const std::int32_t* magn
 }  // namespace
 
 void tile_matmul(const TileMatmul& task, const Parallel& run) {
+  const TileColumns& all = task.columns;
   std::int64_t rows = 0;
   for (std::int64_t p = 0; p < task.count; ++p) rows += task.products[p].rows;
-  for (std::int64_t first = 0; rows > 0 && first < task.columns.columns; first += kMostColumns) {
-    TileProduct(task, first, run).run();
+  if (rows < 1) return;
+  if (task.packed) return TileProduct(task, 0, *task.packed, nullptr, run).run();
+  for (std::int64_t first = 0; first < all.columns; first += kMostColumns) {
+    PackedColumns some({all.b + first * (all.transposed ? all.stride : 1), all.stride, all.transposed, all.depth,
+                        least(all.columns - first, kMostColumns)});
+    TileProduct(task, first, some, &some, run).run();
   }
 }
 

@@ -10,14 +10,6 @@ namespace bk::cpu::BK_SIMD_LEVEL {
 // Else packing costs more than tiles save. Does not ask for the rows, since a batch may be split.
 BK_HD bool worth_tiles(std::int64_t depth, std::int64_t columns) { return depth >= 64 && columns >= 128; }
 
-// The columns that rows are multiplied with: as in Matmul.
-struct TileColumns {
-  const float* b;
-  std::int64_t stride;
-  bool transposed;
-  std::int64_t depth, columns;
-};
-
 // C = or += a · B. `lower`: a is Bᵀ, and only what is on and below the diagonal is needed.
 struct TileRows {
   const float* a;
@@ -34,6 +26,7 @@ struct TileMatmul {
   const TileRows* products;
   std::int64_t count;
   bool accumulate = false;
+  const PackedColumns* packed = nullptr;  // all of `columns`, where it is packed already
 };
 void tile_matmul(const TileMatmul& task, const Parallel& run);
 
