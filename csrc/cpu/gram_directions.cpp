@@ -3,42 +3,33 @@
 #include "gram_walk.h"
 
 namespace bk::cpu::BK_SIMD_LEVEL {
-namespace {
 
-// Where more gates flip than one in so many, the product with all of G is faster than adding up its rows.
-constexpr std::int64_t kDenseFlips = 6;
-
-}  // namespace
-
-// V of each head after these flips; false, and ΔS in `change`, where there are so many that a product is faster.
-template <class A> bool GramWalk<A>::turn(std::int64_t i, std::int64_t flips) {
-  const std::int64_t width = network_.width;
-  for (std::int64_t k = 0; k < flips; ++k) {
-    const double change = static_cast<double>(turned_by_[k]) * network_.influence[turned_[k] % width];
-    drift_[i] += change * change;
+// The last `flips` flips, so many that a product is faster, into `change`.
+template <class A> void GramWalk<A>::set_aside(std::int64_t flips) {
+  for (; flips > 0; --flips) {
+    const Flip& flip = flips_[--flip_count_];
+    change_[flip.sample * size() + flip.patch * network_.width + flip.neuron] = flip.by;
   }
-  if (flips * kDenseFlips > size()) {
-    for (std::int64_t k = 0; k < flips; ++k) change_[i * size() + turned_[k]] = turned_by_[k];
-    return false;
-  }
-  for (std::int64_t c = 0; c < directions_; ++c) add_rows(V(c, i), network_.head + c * width, flips);
-  return true;
 }
 
-// V += Σ ΔS_j head_j G_j, a few rows of G at a time.
-template <class A> void GramWalk<A>::add_rows(A* V, const A* head, std::int64_t flips) const {
+// V += Σ ΔS_j head_j G_j for each head, a few rows of G at a time.
+template <class A> void GramWalk<A>::follow_flips() {
   const std::int64_t width = network_.width;
-  for (std::int64_t k = 0; k < flips;) {
-    const std::int64_t patch = turned_[k] / width;
-    const A* rows[kRowsAtOnce];
-    A by[kRowsAtOnce] = {};
-    for (int r = 0; r < kRowsAtOnce; ++r) rows[r] = network_.gram;
-    for (int r = 0; r < kRowsAtOnce && k < flips && turned_[k] / width == patch; ++k, ++r) {
-      const std::int64_t neuron = turned_[k] - patch * width;
-      rows[r] = network_.gram + neuron * width;
-      by[r] = turned_by_[k] * head[neuron];
+  for (std::int64_t c = 0; c < directions_; ++c) {
+    const A* head = network_.head + c * width;
+    for (std::int64_t k = 0; k < flip_count_;) {
+      const Flip& first = flips_[k];
+      const A* rows[kRowsAtOnce];
+      A by[kRowsAtOnce] = {};
+      for (int r = 0; r < kRowsAtOnce; ++r) rows[r] = network_.gram;
+      for (int r = 0; r < kRowsAtOnce && k < flip_count_; ++k, ++r) {
+        const Flip& flip = flips_[k];
+        if (flip.sample != first.sample || flip.patch != first.patch) break;
+        rows[r] = network_.gram + flip.neuron * width;
+        by[r] = flip.by * head[flip.neuron];
+      }
+      add_multiples(V(c, first.sample) + first.patch * width, rows, by, width);
     }
-    add_multiples(V + patch * width, rows, by, width);
   }
 }
 

@@ -6,7 +6,10 @@
 namespace bk::cpu::BK_SIMD_LEVEL {
 namespace {
 
+// Where more gates flip than one in so many, the product with all of G is faster than adding up its rows.
+constexpr std::int64_t kDenseFlips = 6;
 constexpr double kLeastShrink = 0x1p-30;
+constexpr std::int64_t kNearNumbers = 1280;  // of each array of rows that are walked together in the nearest cache
 
 // Near enough to 1 that it needs no unit.
 template <class A> double unit_near(double size) {
@@ -38,7 +41,13 @@ GramWalk<A>::GramWalk(const GramNetwork<A>& network, const GramChunk<A>& chunk, 
 
 template <class A> std::int64_t GramWalk<A>::memory() const {
   return 2 * network_.heads * lanes_.width() + lanes_.memory() + (directions_ > 1 ? 4 : 3) * count_ * size() +
-         network_.width + 3 * size();
+         network_.width + size() + flips_memory();
+}
+
+// Numbers: every sample of a step may have some, and the last one all that there are before they are set aside.
+template <class A> std::int64_t GramWalk<A>::flips_memory() const {
+  const std::int64_t most = count_ * size() / kDenseFlips + size();
+  return network_.flips ? most * static_cast<std::int64_t>(sizeof(Flip) / sizeof(A)) : 0;
 }
 
 template <class A> A* GramWalk<A>::attach(A* memory) {
@@ -54,8 +63,7 @@ template <class A> A* GramWalk<A>::attach(A* memory) {
   V_now_ = directions_ > 1 ? take(count_ * size()) : nullptr;
   combined_ = take(network_.width);
   values_ = take(size());
-  turned_by_ = take(size());
-  turned_ = reinterpret_cast<std::int32_t*>(take(size()));
+  flips_ = reinterpret_cast<Flip*>(take(flips_memory()));
   logits_ = take(network_.heads * lanes_.width());
   cotangent_ = take(network_.heads * lanes_.width());
   return lanes_.attach(next, logits_, cotangent_);
@@ -122,14 +130,16 @@ template <class A> void GramWalk<A>::write_directions(std::int64_t head) {
 // ---- H, and what follows from it ------------------------------------------------------------------------------------
 
 // What follows from a new H; false where V is to be changed with those of the other samples, by add_changes().
-template <class A> bool GramWalk<A>::look(std::int64_t i, bool value, bool last) {
+template <class A> bool GramWalk<A>::look(std::int64_t i, bool value) {
   if (!network_.flips) {
     look_densely(i, value);
     return false;
   }
   const std::int64_t flips = find_flips(i, value);
   if (value) sum_value(i);
-  return last || turn(i, flips);
+  if (flips * kDenseFlips <= size()) return true;
+  set_aside(flips);
+  return false;
 }
 
 // H into `change`, and f if wanted.
@@ -141,32 +151,41 @@ template <class A> void GramWalk<A>::look_densely(std::int64_t i, bool value) {
   sum_value(i);
 }
 
-// The gates that have flipped, into `turned`; returns how many. φ into `values` if wanted.
+// The gates that have flipped, added to `flips`; returns how many. φ into `values` if wanted.
 template <class A> std::int64_t GramWalk<A>::find_flips(std::int64_t i, bool value) {
   using Vector = Vec<A>;
-  const A* H0 = row(chunk_.hidden, i);
-  const A* D = D_ + i * size();
-  A* S = row(chunk_.slopes, i);
+  constexpr std::int64_t kWord = 64;  // gates of one word, so that it is their number and not their places that branch
+  const std::int64_t width = network_.width;
   const Vector scale = Vector::broadcast(hidden_scale(i));
-  std::int64_t flips = 0;
+  const std::int64_t before = flip_count_;
+  double drift = drift_[i];
   visit_gate(network_.activation, [&](auto phi) __attribute__((always_inline)) {
-    for (std::int64_t j = 0; j < size(); j += Vector::kLanes) {
-      const Vector h = Vector::load(H0 + j) + scale * Vector::load(D + j), old = Vector::load(S + j);
-      const Vector slope = phi.first(h);
-      if (value) phi.value(h).store(values_ + j);
-      std::uint32_t turned = bits(slope != old);
-      if (turned == 0) continue;
-      A changes[Vector::kLanes];
-      (slope - old).store(changes);
-      slope.store(S + j);
-      for (; turned != 0; turned &= turned - 1) {
-        const int lane = __builtin_ctz(turned);
-        turned_[flips] = static_cast<std::int32_t>(j + lane);
-        turned_by_[flips++] = changes[lane];
+    const A shut = phi.first(A(-1));
+    for (std::int32_t p = 0; p < network_.patches; ++p) {
+      const A* H0 = row(chunk_.hidden, i) + p * width;
+      const A* D = D_ + i * size() + p * width;
+      A* S = row(chunk_.slopes, i) + p * width;
+      for (std::int64_t begin = 0; begin < width; begin += kWord) {
+        const std::int64_t end = begin + kWord < width ? begin + kWord : width;
+        std::uint64_t turned = 0;
+        for (std::int64_t j = begin; j < end; j += Vector::kLanes) {
+          const Vector h = Vector::load(H0 + j) + scale * Vector::load(D + j);
+          if (value) phi.value(h).store(values_ + p * width + j);
+          turned |= std::uint64_t{bits(phi.first(h) != Vector::load(S + j))} << (j - begin);
+        }
+        for (; turned != 0; turned &= turned - 1) {
+          const std::int64_t j = begin + __builtin_ctzll(turned);
+          const A slope = S[j] == A(1) ? shut : A(1), by = slope - S[j];
+          const double change = static_cast<double>(by) * network_.influence[j];
+          drift += change * change;
+          flips_[flip_count_++] = {static_cast<std::int32_t>(i), p, static_cast<std::int32_t>(j), by};
+          S[j] = slope;
+        }
       }
     }
   });
-  return flips;
+  drift_[i] = drift;
+  return flip_count_ - before;
 }
 
 template <class A> void GramWalk<A>::sum_value(std::int64_t i) {
@@ -251,16 +270,16 @@ template <class A> void GramWalk<A>::keep(std::int64_t i) {
 // A step of samples [begin, end); whether each V followed by itself.
 template <class A> bool GramWalk<A>::step(std::int64_t begin, std::int64_t end, bool last) {
   const bool value = last || follows_;
+  flip_count_ = 0;
   for (std::int64_t i = begin; i < end; ++i) measure(i);
   refresh(begin, end);
   bool done = true;
-  for (std::int64_t i = begin; i < end; ++i) {
-    move(i);
-    done &= look(i, value, last);
-  }
+  for (std::int64_t i = begin; i < end; ++i) move(i);  // one after the other: none waits for the flips of another
+  for (std::int64_t i = begin; i < end; ++i) done &= look(i, value);
   if (follows_) see(last);
   if (last) return true;
   for (std::int64_t i = begin; i < end && !network_.flips; ++i) set_direction(i, false);
+  follow_flips();
   if (!done) add_changes(begin, end);
   return done;
 }
@@ -283,12 +302,14 @@ template <class A> void GramWalk<A>::run(const AttackResult<A>& result, bool sum
     }
   }
   for (std::int64_t j = 0; network_.flips && j < count_ * size(); ++j) change_[j] = A(0);
-  // Together for products with many rows, or where f calls for it; else one after the other, each in the nearest cache.
+  // All together for products with many rows, or where f calls for it; else as many as the nearest cache holds.
   std::int64_t k = 1;
   bool apart = false;
   for (; k <= steps && !apart && !lanes_.at_rest(); ++k) apart = step(0, count_, k == steps) && !follows_;
-  for (std::int64_t i = 0; i < count_ && apart; ++i) {
-    for (std::int64_t next = k; next <= steps; ++next) step(i, i + 1, next == steps);
+  const std::int64_t near = kNearNumbers / (size() + 1) + 1;
+  for (std::int64_t i = 0; i < count_ && apart; i += near) {
+    const std::int64_t end = i + near < count_ ? i + near : count_;
+    for (std::int64_t next = k; next <= steps; ++next) step(i, end, next == steps);
   }
   if (!follows_ && steps > 0) see(true);
   for (std::int64_t i = 0; i < count_ && !lanes_.keeps_worst(); ++i) keep(i);

@@ -53,6 +53,12 @@ template <class A> class GramWalk {
   void write_hidden(A* hidden) const;
 
  private:
+  // A gate that has just flipped, with its ΔS.
+  struct Flip {
+    std::int32_t sample, patch, neuron;
+    A by;
+  };
+
   const GramNetwork<A>& network_;
   const GramChunk<A>& chunk_;
   const A* head_bias_;
@@ -60,36 +66,37 @@ template <class A> class GramWalk {
   AttackLanes<A> lanes_;
   bool follows_;  // f is needed at every iterate
 
-  A* logits_;             // (heads, lanes)
-  A* cotangent_;          // (heads, lanes)
-  A* D_;                  // (count, size)
-  A* C_;                  // (count, size)
-  A* change_;             // (count, size): H, then ΔU, where V changes densely; ΔS for piecewise-linear φ
-  A* V_now_;              // (count, size): Σ_c R_c V_c, with several directions
-  A* combined_;           // (width): R A of the sample at hand, with several heads
-  A* values_;             // (size): φ of the sample at hand
-  A* turned_by_;          // (size): ΔS of the gates that have just flipped, and
-  std::int32_t* turned_;  // (size): which they are
+  A* logits_;     // (heads, lanes)
+  A* cotangent_;  // (heads, lanes)
+  A* D_;          // (count, size)
+  A* C_;          // (count, size)
+  A* change_;     // (count, size): H, then ΔU, where V changes densely; ΔS for piecewise-linear φ
+  A* V_now_;      // (count, size): Σ_c R_c V_c, with several directions
+  A* combined_;   // (width): R A of the sample at hand, with several heads
+  A* values_;     // (size): φ of the sample at hand
+  Flip* flips_;   // those of this step that V follows one by one
+  std::int64_t flip_count_;
   Lanes<A> unit_, shrink_, start_;
   Lanes<A> square_, bound_;   // ‖g‖², and Σ |U_j| ‖w_j‖
   Lanes<A> largest_, drift_;  // max |R_c|; drift at R = 1
 
   std::int64_t size() const { return network_.size(); }
   template <class Number> Number* row(Number* rows, std::int64_t i) const { return rows + (first_ + i) * size(); }
+  std::int64_t flips_memory() const;
   A* V(std::int64_t c, std::int64_t i) const { return chunk_.V + (c * chunk_.samples + first_ + i) * size(); }
   A hidden_scale(std::int64_t i) const { return static_cast<A>(network_.weight_unit * unit_[i] * shrink_[i]); }
   double gradient_unit() const { return network_.weight_unit * network_.head_unit; }
 
   void start(std::int64_t i);
   void look_first(std::int64_t i, bool value);
-  bool look(std::int64_t i, bool value, bool last);
+  bool look(std::int64_t i, bool value);
   void look_densely(std::int64_t i, bool value);
   std::int64_t find_flips(std::int64_t i, bool value);
   void sum_value(std::int64_t i);
   const A* combine_heads(std::int64_t i);
   void set_direction(std::int64_t i, bool first);
-  bool turn(std::int64_t i, std::int64_t flips);
-  void add_rows(A* V, const A* head, std::int64_t flips) const;
+  void set_aside(std::int64_t flips);
+  void follow_flips();
   void add_changes(std::int64_t begin, std::int64_t end);
   void measure(std::int64_t i);
   void refresh(std::int64_t begin, std::int64_t end);

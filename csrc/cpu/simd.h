@@ -179,14 +179,34 @@ BK_HD Vec<double> sqrt(Vec<double> v) {
   return per_lane(v, [](double lane) { return __builtin_sqrt(lane); });
 }
 
-// Σ lanes, in a fixed order.
-template <class A> BK_HD A sum_lanes(Vec<A> v) {
-  A lanes[Vec<A>::kLanes];
-  v.store(lanes);
-  for (int half = Vec<A>::kLanes / 2; half > 0; half /= 2) {
-    for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+// Lane i of the result is lane index(i) of a and b laid end to end.
+template <class A, class Index> BK_HD Vec<A> shuffle(Vec<A> a, Vec<A> b, const Index& index) {
+  using Bits = typename Vec<A>::Bits;
+  Bits order;
+  if constexpr (Vec<A>::kLanes == 2) {
+    order = Bits{index(0), index(1)};
+  } else if constexpr (Vec<A>::kLanes == 4) {
+    order = Bits{index(0), index(1), index(2), index(3)};
+  } else if constexpr (Vec<A>::kLanes == 8) {
+    order = Bits{index(0), index(1), index(2), index(3), index(4), index(5), index(6), index(7)};
+  } else {
+    order = Bits{index(0), index(1), index(2),  index(3),  index(4),  index(5),  index(6),  index(7),
+                 index(8), index(9), index(10), index(11), index(12), index(13), index(14), index(15)};
   }
-  return lanes[0];
+  return Vec<A>::of(__builtin_shuffle(a.raw, b.raw, order));
 }
+
+// v, and the second of its first 2·half lanes added to the first.
+template <int half, class A> BK_HD A sum_halves(Vec<A> v) {
+  if constexpr (half == 0) {
+    return v.raw[0];
+  } else {
+    v += shuffle(v, v, [](int i) __attribute__((always_inline)) { return static_cast<Integer<A>>(i ^ half); });
+    return sum_halves<half / 2>(v);
+  }
+}
+
+// Σ lanes, in a fixed order: halves, then quarters, …
+template <class A> BK_HD A sum_lanes(Vec<A> v) { return sum_halves<Vec<A>::kLanes / 2>(v); }
 
 }  // namespace bk::cpu::BK_SIMD_LEVEL

@@ -5,23 +5,6 @@
 
 namespace bk::cpu::BK_SIMD_LEVEL {
 
-// Lane i of the result is lane index(i) of a and b laid end to end.
-template <class A, class Index> BK_HD Vec<A> shuffle(Vec<A> a, Vec<A> b, const Index& index) {
-  using Bits = typename Vec<A>::Bits;
-  Bits order;
-  if constexpr (Vec<A>::kLanes == 2) {
-    order = Bits{index(0), index(1)};
-  } else if constexpr (Vec<A>::kLanes == 4) {
-    order = Bits{index(0), index(1), index(2), index(3)};
-  } else if constexpr (Vec<A>::kLanes == 8) {
-    order = Bits{index(0), index(1), index(2), index(3), index(4), index(5), index(6), index(7)};
-  } else {
-    order = Bits{index(0), index(1), index(2),  index(3),  index(4),  index(5),  index(6),  index(7),
-                 index(8), index(9), index(10), index(11), index(12), index(13), index(14), index(15)};
-  }
-  return Vec<A>::of(__builtin_shuffle(a.raw, b.raw, order));
-}
-
 // Registers are made of quarters of 16 bytes, each of kEntries numbers; shuffles within quarters and of whole quarters
 // are the cheap ones.
 template <class A> constexpr int kEntries = 16 / sizeof(A);

@@ -20,7 +20,7 @@ constexpr double kFlip = 100;   // and what it takes to come to it
 constexpr double kFlipG = 14;   // an entry of V per gate that flips: a row of G from the last cache
 // Per call, and per sample and step, whatever the sizes.
 constexpr double kCall = 2e5;
-constexpr double kDenseStep = 2e3, kWalkStep = 1e4;
+constexpr double kDenseStep = 2e3, kWalkStep = 3e3;
 // Products of whole matrices, whose results leave the cache, against those of a panel.
 constexpr double kMatrixProduct = 1.3;
 // Products of a few samples wait for W: per entry of W, beside the flops.
