@@ -25,6 +25,10 @@ _PROBLEM = (
 )
 
 
+#: Of the op's arguments behind `steps`: they need not be given, which takes a few µs.
+_DEFAULTS = tuple(a.default_value for a in ops.pgd.default._schema.arguments if a.has_default_value())
+
+
 def _plan(problem: tuple[Any, ...]) -> Plan:
     return plan(**dict(zip(_PROBLEM, problem, strict=True)))
 
@@ -206,7 +210,7 @@ def _pgd(x0: Any, y: Any, network: _Network, budget: Budget, gram: Any, algorith
     y = _targets(y, tuple(rows), heads, budget.loss, dtype, x0.device)
     radius, radius_rows = per_row("radius", budget.radius, rows, dtype)
     step, step_rows = per_row("step", step_size(budget), rows, dtype)
-    lo, hi = budget.box if budget.box is not None else (-math.inf, math.inf)
+    lo, hi = budget.box if budget.box is not None else (None, None)
     gram = _arguments.optional("gram", gram)
     rule = DIRECTIONS[budget.direction]
     scale = 1 / samples if rule.mean else 1.0
@@ -216,16 +220,20 @@ def _pgd(x0: Any, y: Any, network: _Network, budget: Budget, gram: Any, algorith
         *(budget.need, algorithm),
     )
 
+    options = (
+        *(budget.norm, budget.loss, rule.direction, rule.floor_rule, rule.floor, scale, budget.keep == "worst"),
+        *(lo, hi, budget.trajectory, budget.early_stop, budget.need == "x", algorithm, *phi.native, patches),
+    )
+    if options == _DEFAULTS:
+        options = ()
+
     def attack_from(start: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return ops.pgd.default(
-            *(x0, y, W, a, bias, head_bias, gram, start, radius_rows, step_rows, radius, step, budget.steps),
-            *(budget.norm, budget.loss, rule.direction, rule.floor_rule, rule.floor, scale, budget.keep == "worst"),
-            *(lo, hi, budget.trajectory, budget.early_stop, budget.need == "x", algorithm, *phi.native, patches),
-        )
+        tensors = (x0, y, W, a, bias, head_bias, gram, start, radius_rows, step_rows)
+        return ops.pgd.default(*tensors, radius, step, budget.steps, *options)
 
     points = (*rows, size)
     if start is not None:
-        start = (start.expand(points) if start.shape == x0.shape else start).clamp(lo, hi)
+        start = _boxed(start.expand(points) if start.shape == x0.shape else start, budget.box)
     planned = budget.restarts > 1 and gram is None and not torch.compiler.is_compiling()
     if planned and _plan(problem).algorithm == "gram":
         gram = W.to(dtype) @ W.to(dtype).mT  # once for all restarts
@@ -234,7 +242,7 @@ def _pgd(x0: Any, y: Any, network: _Network, budget: Budget, gram: Any, algorith
     for _ in range(budget.restarts - 1):
         reach, like = radius if radius_rows is None else radius_rows, {"dtype": dtype, "device": x0.device}
         offset = uniform_in_ball(budget.norm, points, reach, budget.generator, like)
-        other = attack_from((x0 + offset).clamp(lo, hi))
+        other = attack_from(_boxed(x0 + offset, budget.box))
         paths.append(other[3])
         found = _worse(found, other)
     x, logits, margin, _ = found
@@ -242,6 +250,10 @@ def _pgd(x0: Any, y: Any, network: _Network, budget: Budget, gram: Any, algorith
     if budget.trajectory:
         path = paths[0] if budget.restarts == 1 else torch.stack(paths)
     return AttackResult(x if budget.need == "x" else None, logits, margin, path, budget.loss, problem)
+
+
+def _boxed(points: Tensor, box: tuple[float, float] | None) -> Tensor:
+    return points if box is None else points.clamp(*box)
 
 
 def _worse(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

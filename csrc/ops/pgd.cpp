@@ -72,9 +72,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pgd(
     const std::optional<Tensor>& head_bias, const std::optional<Tensor>& gram, const std::optional<Tensor>& start,
     const std::optional<Tensor>& radius_rows, const std::optional<Tensor>& step_rows, double radius, double step,
     std::int64_t steps, const std::string& norm, const std::string& loss, const std::string& direction,
-    const std::string& floor_rule, double floor, double loss_scale, bool worst, double box_lo, double box_hi,
-    bool trajectory, bool stop_early, bool need_x, const std::string& algorithm, const std::string& activation,
-    double alpha, double beta, std::int64_t patches) {
+    const std::string& floor_rule, double floor, double loss_scale, bool worst, std::optional<double> box_lo,
+    std::optional<double> box_hi, bool trajectory, bool stop_early, bool need_x, const std::string& algorithm,
+    const std::string& activation, double alpha, double beta, std::int64_t patches) {
   const NetworkArguments arguments{W, a, bias, head_bias, activation, alpha, beta, patches};
   const Problem problem = check_network("x0", x0, arguments);
   const ScalarType compute = problem.compute;
@@ -82,9 +82,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pgd(
   expect_dtype("x0", x0, compute);
   if (problem.heads < 1) reject("a", "got no heads, expected at least one");
   if (steps < 0) reject("steps", "got " + std::to_string(steps) + ", expected at least 0");
-  if (!(box_lo <= box_hi)) {
-    reject("box", "got (" + text(box_lo) + ", " + text(box_hi) + "), expected lo ≤ hi");
-  }
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  const double lo = box_lo.value_or(-kInfinity), hi = box_hi.value_or(kInfinity);
+  if (!(lo <= hi)) reject("box", "got (" + text(lo) + ", " + text(hi) + "), expected lo ≤ hi");
   expect("gram", gram, joined(problem.batch, {problem.neurons, problem.neurons}), compute, x0);
   expect("radius", radius_rows, problem.rows, compute, x0);
   expect("step", step_rows, problem.rows, compute, x0);
@@ -121,8 +121,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> pgd(
                            {data<A>(radii), static_cast<A>(radius)},
                            {data<A>(rates), static_cast<A>(step)},
                            steps,
-                           static_cast<A>(box_lo),
-                           static_cast<A>(box_hi),
+                           static_cast<A>(lo),
+                           static_cast<A>(hi),
                            stop_early};
     const Attack<A> attack{threat,
                            classes ? nullptr : data<A>(labels),
