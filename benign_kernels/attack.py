@@ -24,8 +24,7 @@ _PROBLEM = (
     *("norm", "box", "trajectory", "start", "gram", "need", "algorithm"),
 )
 
-
-#: Of the op's arguments behind `steps`: they need not be given, which takes a few µs.
+#: Of the op's arguments behind `steps`: where all are these, none is given, as converting them takes a few µs.
 _DEFAULTS = tuple(a.default_value for a in ops.pgd.default._schema.arguments if a.has_default_value())
 
 
@@ -205,9 +204,10 @@ def _pgd(x0: Any, y: Any, network: _Network, budget: Budget, gram: Any, algorith
         raise ValueError(f"x0: got shape {tuple(x0.shape)}, expected (..., {patches * d})")
     if networks:
         rows = [*networks, *rows[-1:]]
-    samples = max(1, math.prod(rows) // max(1, math.prod(networks)))
+    several, device = math.prod(networks), x0.device
+    samples = max(1, math.prod(rows) // max(1, several))
     heads = a.shape[-2] if a.dim() == W.dim() else None
-    y = _targets(y, tuple(rows), heads, budget.loss, dtype, x0.device)
+    y = _targets(y, tuple(rows), heads, budget.loss, dtype, device)
     radius, radius_rows = per_row("radius", budget.radius, rows, dtype)
     step, step_rows = per_row("step", step_size(budget), rows, dtype)
     lo, hi = budget.box if budget.box is not None else (None, None)
@@ -215,11 +215,10 @@ def _pgd(x0: Any, y: Any, network: _Network, budget: Budget, gram: Any, algorith
     rule = DIRECTIONS[budget.direction]
     scale = 1 / samples if rule.mean else 1.0
     problem = (
-        *(samples, d, m, patches, heads or 1, budget.steps, math.prod(networks), phi, W.dtype, x0.device.type),
+        *(samples, d, m, patches, heads or 1, budget.steps, several, phi, W.dtype, device),
         *(budget.norm, budget.box is not None, budget.trajectory, start is not None, gram is not None),
         *(budget.need, algorithm),
     )
-
     options = (
         *(budget.norm, budget.loss, rule.direction, rule.floor_rule, rule.floor, scale, budget.keep == "worst"),
         *(lo, hi, budget.trajectory, budget.early_stop, budget.need == "x", algorithm, *phi.native, patches),
@@ -240,7 +239,7 @@ def _pgd(x0: Any, y: Any, network: _Network, budget: Budget, gram: Any, algorith
     found = attack_from(start)
     paths = [found[3]]
     for _ in range(budget.restarts - 1):
-        reach, like = radius if radius_rows is None else radius_rows, {"dtype": dtype, "device": x0.device}
+        reach, like = radius if radius_rows is None else radius_rows, {"dtype": dtype, "device": device}
         offset = uniform_in_ball(budget.norm, points, reach, budget.generator, like)
         other = attack_from(_boxed(x0 + offset, budget.box))
         paths.append(other[3])

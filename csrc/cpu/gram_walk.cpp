@@ -226,14 +226,14 @@ template <class A> void GramWalk<A>::set_direction(std::int64_t i, bool first) {
 
 template <class A> void GramWalk<A>::move(std::int64_t i) {
   if (lanes_.rests(i)) return;
-  const double norm = gradient_unit() * __builtin_sqrt(square_[i]);
+  const double root = __builtin_sqrt(square_[i]), norm = gradient_unit() * root;
   if (!finite(norm) || !finite(lanes_.factor[i])) lanes_.valid[i] = A(0);
   if (lanes_.valid[i] == 0) return;
   const double bound = gradient_unit() * bound_[i], scale = unit_[i] * shrink_[i];
   if (!lanes_.moves(i, norm, bound)) return;
   // In this order: neither η/‖g‖ nor the quotient of the units need be in range.
   const bool exact = lanes_.threat().direction == Direction::exact;
-  const A by = static_cast<A>(exact ? lanes_.factor[i] * (lanes_.step[i] / scale) / __builtin_sqrt(square_[i])
+  const A by = static_cast<A>(exact ? lanes_.factor[i] * (lanes_.step[i] / scale) / root
                                     : lanes_.step_per_gradient(i, norm, bound, 1) * (gradient_unit() / scale));
   const std::int64_t width = network_.width;
   const A* heads = network_.flips ? combine_heads(i) : nullptr;
