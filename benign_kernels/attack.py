@@ -219,7 +219,7 @@ def _pgd(x0: Any, y: Any, network: _Network, budget: Budget, gram: Any, algorith
         *(budget.norm, budget.box is not None, budget.trajectory, start is not None, gram is not None),
         *(budget.need, algorithm),
     )
-    options = (
+    options: tuple[Any, ...] = (
         *(budget.norm, budget.loss, rule.direction, rule.floor_rule, rule.floor, scale, budget.keep == "worst"),
         *(lo, hi, budget.trajectory, budget.early_stop, budget.need == "x", algorithm, *phi.native, patches),
     )
