@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ._arguments import integer, switch, tensor
 
@@ -262,8 +263,8 @@ def sample_reduced(
 ) -> ReducedMixture:
     r"""What `sample_mixture` and a Gaussian W would give in the span of μ, x and W, drawn there: d costs nothing.
 
-    Exact in law. The first coordinate is the one along μ; the others of the n + m noise vectors are the rows of a
-    Bartlett factor, lower triangular:
+    Exact in law; from one generator's state the data are the same for all m. The first coordinate is the one along μ;
+    the others of the n + m noise vectors are the rows of a Bartlett factor, lower triangular:
 
     .. math:: L_{ii} \sim \chi_{d-1-i},\qquad L_{ij} \sim N(0, 1)\ (j < i), \qquad i = 0, \dots, n + m - 1
 
@@ -287,25 +288,30 @@ def sample_reduced(
         raise ValueError(f"paired: needs an even number of neurons, got m={m}")
     draw = _Draws(S, generator, dtype)
     distinct = m // 2 if paired else m
-    vectors = draw.bartlett(n + distinct, d)
-    rank = vectors.shape[-1]
+    y, clean = draw.labels(n, flip)
+    test_y, test_clean = draw.labels(tests, flip)
+    # First what does not depend on W, and of that what depends on d last: so are the data alike for all m, and nearly
+    # so for all d.
+    seen, rank = 1 + min(n, d - 1), 1 + min(n + distinct, d - 1)
+    freedom = d - 1 - torch.arange(rank - 1, dtype=torch.float64)
+    points, fresh, lengths = draw.normal(n, seen), draw.normal(tests, seen), draw.chi(freedom[: seen - 1])
+    weights, further = draw.normal(distinct, rank), draw.normal(tests, rank - seen)
+    lengths = torch.cat([lengths, draw.chi(freedom[seen - 1 :])], -1)
+    vectors = _bartlett(torch.cat([pad(points, (0, rank - seen)), weights], -2), lengths)
 
     def around(noise_vectors: Tensor, clean: Tensor) -> Tensor:
         points = noise * noise_vectors
         points[..., 0] += signal * clean.double()
         return points.to(dtype)
 
-    y, clean = draw.labels(n, flip)
-    test_y, test_clean = draw.labels(tests, flip)
     W = (init * vectors[..., n:, :]).to(dtype)
-    fresh = draw.normal(tests, rank)
     outside = draw.chi(torch.full((tests,), float(d - rank), dtype=torch.float64))
     return ReducedMixture(
         x=around(vectors[..., :n, :], clean),
         y=y,
         clean=clean,
         W=torch.cat([W, W], -2) if paired else W,
-        test_x=around(fresh, test_clean),
+        test_x=around(torch.cat([fresh, further], -1), test_clean),
         test_y=test_y,
         test_clean=test_clean,
         test_residual=(noise * outside).to(dtype),
@@ -338,13 +344,17 @@ class _Draws:
         gamma = torch._standard_gamma(shape.clamp(min=1) / 2, generator=self.generator)
         return torch.where(shape > 0, (2 * gamma).sqrt(), 0.0)
 
-    def bartlett(self, count: int, d: int) -> Tensor:
-        """(*S, count, r) standard normal vectors of R^d: first along a given axis, then in the basis they span."""
-        columns = min(count, d - 1)
-        below = self.normal(count, columns).tril(-1)
-        i = torch.arange(columns)
-        below[..., i, i] = self.chi((d - 1 - i).double())
-        return torch.cat([self.normal(count, 1), below], -1)
+
+def _bartlett(normal: Tensor, lengths: Tensor) -> Tensor:
+    """(*S, count, r) standard normal vectors of R^d: first along a given axis, then in the basis they span.
+
+    ``normal``: as many standard normal numbers, unused on and above the diagonal of that basis; ``lengths``: what is
+    there on it.
+    """
+    below = normal[..., 1:].tril(-1)
+    i = torch.arange(lengths.shape[-1])
+    below[..., i, i] = lengths
+    return torch.cat([normal[..., :1], below], -1)
 
 
 def _sizes(name: str, value: int | Sequence[int]) -> tuple[int, ...]:

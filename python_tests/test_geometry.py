@@ -183,6 +183,21 @@ def test_pairs_begin_alike():
     assert abs(sample.W.norm(dim=1).mean().item() - 1) < 0.01
 
 
+def test_one_seed_has_the_same_data_for_all_widths_and_nearly_so_for_all_dimensions():
+    def draw(d, m):
+        return bk.sample_reduced(5, d, 3.0, m=m, tests=7, flip=0.3, generator=torch.Generator().manual_seed(0))
+
+    narrow, wide, high = draw(1000, 2), draw(1000, 6), draw(10**6, 2)
+    for name in ("x", "test_x"):
+        of = {key: getattr(sample, name)[:, :6] for key, sample in (("n", narrow), ("w", wide), ("h", high))}
+        assert torch.equal(of["n"], of["w"])
+        same = of["n"] == of["h"]
+        assert same.sum() == same.numel() - 5 * (name == "x")  # all but the diagonal
+    for name in ("y", "clean", "test_y", "test_clean"):
+        assert torch.equal(getattr(narrow, name), getattr(wide, name))
+        assert torch.equal(getattr(narrow, name), getattr(high, name))
+
+
 DRAWS, SAMPLES, TESTS, NEURONS = 20_000, 3, 2, 2
 
 
