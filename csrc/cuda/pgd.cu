@@ -1,7 +1,7 @@
-// The whole attack: for each chunk of rows, K times a pass over the network and a step of the rows.
-#include "engine.h"
+// The whole attack. In input space: for each chunk of rows, K times a pass over the network and a step of the rows.
+#include "attack_chunk.cuh"
+#include "gram.cuh"
 #include "passes.cuh"
-#include "pgd_rows.cuh"
 
 namespace bk::cuda {
 namespace {
@@ -36,40 +36,6 @@ AttackMemory<Compute<T>> take_attack_memory(Arena& arena, const Network<T>& netw
   memory.scale = arena.take<A>(rows);
   memory.good = arena.take<std::int32_t>(rows);
   return memory;
-}
-
-template <class T>
-AttackRows<Compute<T>> rows_of_chunk(const Network<T>& network, const Samples<Compute<T>>& x0,
-                                     const Attack<Compute<T>>& attack, const AttackResult<Compute<T>>& result,
-                                     const AttackMemory<Compute<T>>& memory, const Chunk& chunk) {
-  using A = Compute<T>;
-  const int64_t dim = network.patches * network.dim, heads = network.heads, samples = x0.count;
-  const auto part = [&](auto* all, int64_t size) { return rows_of(all, chunk, samples, size); };
-  const Samples<A> origin = part_of(x0, chunk, dim);
-
-  AttackRows<A> rows = {};
-  rows.threat = attack.threat;
-  rows.threat.radius.values = part(attack.threat.radius.values, 1);
-  rows.threat.step.values = part(attack.threat.step.values, 1);
-  rows.networks = chunk.networks;
-  rows.samples = chunk.samples;
-  rows.dim = dim;
-  rows.heads = heads;
-  rows.x0 = origin.x;
-  rows.x0_network_stride = origin.network_stride;
-  rows.target = part(attack.target, attack.threat.loss == Loss::squared ? heads : 1);
-  rows.label = part(attack.label, 1);
-  rows.start = part(attack.start, dim);
-  rows.good = memory.good;
-  rows.delta = memory.delta;
-  rows.f = memory.f;
-  rows.cotangent = memory.cotangent;
-  rows.gradient = memory.gradient;
-  rows.scale = memory.scale;
-  rows.result = {part(result.x, dim), part(result.logits, heads), part(result.margin, 1), part(result.trajectory, dim)};
-  rows.x = memory.x != nullptr ? memory.x : rows.result.x;
-  rows.trajectory_stride = network.networks * samples * dim;
-  return rows;
 }
 
 template <class T>
@@ -110,6 +76,7 @@ int attack_chunk(const Network<T>& network, const AttackRows<Compute<T>>& rows, 
 template <class T>
 std::size_t pgd_workspace(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
                           const AttackResult<Compute<T>>& result) {
+  if (attack.algorithm == Algorithm::gram) return gram_workspace(network, x0, attack, result);
   Arena arena(nullptr);
   take_attack_memory(arena, network, largest_chunk(network, x0.count, true), attack, result);
   return arena.bytes();
@@ -118,13 +85,21 @@ std::size_t pgd_workspace(const Network<T>& network, const Samples<Compute<T>>& 
 template <class T>
 int pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
         const AttackResult<Compute<T>>& result, Launch run) {
+  if (attack.algorithm == Algorithm::gram) return gram_attack(network, x0, attack, result, run);
   const Chunk most = largest_chunk(network, x0.count, true);
   Arena arena(run.workspace);
   const auto memory = take_attack_memory(arena, network, most, attack, result);
 
   return for_each_chunk(network.networks, x0.count, most, [&](const Chunk& chunk) {
-    return attack_chunk(part_of(network, chunk), rows_of_chunk(network, x0, attack, result, memory, chunk), memory,
-                        run.stream);
+    auto rows = rows_of_chunk(network, x0, attack, result, chunk);
+    rows.x = memory.x != nullptr ? memory.x : rows.result.x;
+    rows.good = memory.good;
+    rows.delta = memory.delta;
+    rows.f = memory.f;
+    rows.cotangent = memory.cotangent;
+    rows.gradient = memory.gradient;
+    rows.scale = memory.scale;
+    return attack_chunk(part_of(network, chunk), rows, memory, run.stream);
   });
 }
 

@@ -39,18 +39,19 @@ template <class A> __global__ void __launch_bounds__(kThreads) sum_parts_kernel(
 
 // ---- products -------------------------------------------------------------------------------------------------------
 
-template <class A, class E, bool kLeftTerms, bool kRightTerms>
-__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<A>)
-    product_kernel(const Product<A, E> product, const int64_t split_terms) {
-  BK_SHARED(Panels<E>, panels);
+template <class L, class R, bool kLeftTerms, bool kRightTerms>
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<R>>)
+    product_kernel(const Product<L, R> product, const int64_t split_terms) {
+  using A = Compute<R>;
+  BK_SHARED(Panels<R>, panels);
   const Place at =
       place_of(blockIdx.x, product.networks, ceil_div(product.rows, kTile), ceil_div(product.columns, kTile));
   const int64_t first = at.split * split_terms;
   const int64_t last = first + split_terms < product.terms ? first + split_terms : product.terms;
 
   Tile<A> tile;
-  multiply<E>(PanelLoader<A, A, kLeftTerms>(product.left, at.network, at.row, product.rows),
-              PanelLoader<A, E, kRightTerms>(product.right, at.network, at.column, product.columns), first, last,
+  multiply<R>(PanelLoader<A, L, kLeftTerms>(product.left, at.network, at.row, product.rows),
+              PanelLoader<A, R, kRightTerms>(product.right, at.network, at.column, product.columns), first, last,
               panels, tile);
 
   A* out = product.out + (at.split * product.networks + at.network) * product.out_network_stride;
@@ -70,25 +71,25 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<A>)
 // has 256 terms or more.
 constexpr int64_t kWantedTiles = 256, kLeastTerms = 256;
 
-template <bool kLeftTerms, bool kRightTerms, class A, class E>
-int launch_product(const Product<A, E>& product, int splits, cudaStream_t stream) {
+template <bool kLeftTerms, bool kRightTerms, class L, class R>
+int launch_product(const Product<L, R>& product, int splits, cudaStream_t stream) {
   const int64_t blocks = splits * product.networks * ceil_div(product.rows, kTile) * ceil_div(product.columns, kTile);
-  return launch(product_kernel<A, E, kLeftTerms, kRightTerms>, blocks, stream, product,
+  return launch(product_kernel<L, R, kLeftTerms, kRightTerms>, blocks, stream, product,
                 terms_per_split(product.terms, splits));
 }
 
-template <bool kLeftTerms, bool kRightTerms, class A, class E>
-int multiply_split(const Product<A, E>& product, A* parts, cudaStream_t stream) {
+template <bool kLeftTerms, bool kRightTerms, class L, class R>
+int multiply_split(const Product<L, R>& product, Compute<R>* parts, cudaStream_t stream) {
   const int splits = split_count(product.networks, product.rows, product.columns, product.terms);
   if (splits == 1) return launch_product<kLeftTerms, kRightTerms>(product, 1, stream);
 
-  Product<A, E> split = product;
+  Product<L, R> split = product;
   split.out = parts;
   split.out_network_stride = product.rows * product.columns;
   split.accumulate = false;
   BK_TRY((launch_product<kLeftTerms, kRightTerms>(split, splits, stream)));
-  return sum_parts(PartSum<A>{parts, splits, product.networks, product.rows * product.columns, product.out,
-                              product.out_network_stride, product.accumulate, nullptr, 1},
+  return sum_parts(PartSum<Compute<R>>{parts, splits, product.networks, product.rows * product.columns, product.out,
+                                       product.out_network_stride, product.accumulate, nullptr, 1},
                    stream);
 }
 
@@ -114,10 +115,13 @@ int64_t product_workspace(int64_t networks, int64_t rows, int64_t columns, int64
   return elements > kMost / splits ? kMost : elements * splits;
 }
 
-template <class A, class E> int multiply_xw_parts(const Product<A, E>& product, int splits, cudaStream_t stream) {
+template <class L, class R> int multiply_xw(const Product<L, R>& product, Compute<R>* parts, cudaStream_t stream) {
+  return multiply_split<true, true>(product, parts, stream);
+}
+template <class L, class R> int multiply_xw_parts(const Product<L, R>& product, int splits, cudaStream_t stream) {
   return launch_product<true, true>(product, splits, stream);
 }
-template <class A, class E> int multiply_uw(const Product<A, E>& product, A* parts, cudaStream_t stream) {
+template <class L, class R> int multiply_uw(const Product<L, R>& product, Compute<R>* parts, cudaStream_t stream) {
   return multiply_split<true, false>(product, parts, stream);
 }
 template <class A> int multiply_ux(const Product<A, A>& product, A* parts, cudaStream_t stream) {
@@ -126,6 +130,10 @@ template <class A> int multiply_ux(const Product<A, A>& product, A* parts, cudaS
 
 template int sum_parts(const PartSum<float>&, cudaStream_t);
 template int sum_parts(const PartSum<double>&, cudaStream_t);
+template int multiply_xw(const Product<float, float>&, float*, cudaStream_t);
+template int multiply_xw(const Product<double, double>&, double*, cudaStream_t);
+template int multiply_xw(const Product<float, BFloat16>&, float*, cudaStream_t);
+template int multiply_xw(const Product<BFloat16, BFloat16>&, float*, cudaStream_t);
 template int multiply_xw_parts(const Product<float, float>&, int, cudaStream_t);
 template int multiply_xw_parts(const Product<double, double>&, int, cudaStream_t);
 template int multiply_xw_parts(const Product<float, BFloat16>&, int, cudaStream_t);

@@ -22,9 +22,10 @@ template <class A> struct PartSum {
 template <class A> int sum_parts(const PartSum<A>& sum, cudaStream_t stream);
 
 // out (rows × columns, per network) = left (rows × terms) · right (terms × columns).
-template <class A, class E> struct Product {
-  Operand<A> left;
-  Operand<E> right;
+template <class L, class R> struct Product {
+  using A = Compute<R>;
+  Operand<L> left;
+  Operand<R> right;
   int64_t networks, rows, columns, terms;
   A* out;  // rows contiguous: row r of a network is out + network·out_network_stride + r·columns
   int64_t out_network_stride;
@@ -40,9 +41,10 @@ int64_t terms_per_split(int64_t terms, int splits);
 int64_t product_workspace(int64_t networks, int64_t rows, int64_t columns, int64_t terms);
 
 // The three roles. Terms are contiguous in memory on both sides (X Wᵀ), on the left (U W), on neither (Uᵀ X).
-// multiply_xw only leaves the (splits, networks, rows, columns) parts: hidden.cuh sums and gates them.
-template <class A, class E> int multiply_xw_parts(const Product<A, E>& product, int splits, cudaStream_t stream);
-template <class A, class E> int multiply_uw(const Product<A, E>& product, A* parts, cudaStream_t stream);
+// multiply_xw_parts only leaves the (splits, networks, rows, columns) parts: hidden.cuh sums and gates them.
+template <class L, class R> int multiply_xw(const Product<L, R>& product, Compute<R>* parts, cudaStream_t stream);
+template <class L, class R> int multiply_xw_parts(const Product<L, R>& product, int splits, cudaStream_t stream);
+template <class L, class R> int multiply_uw(const Product<L, R>& product, Compute<R>* parts, cudaStream_t stream);
 template <class A> int multiply_ux(const Product<A, A>& product, A* parts, cudaStream_t stream);
 
 }  // namespace bk::cuda

@@ -36,7 +36,8 @@ __device__ inline Place place_of(int64_t block, int64_t networks, int64_t row_ti
 template <class E> struct Operand {
   const E* data;
   int64_t network_stride;
-  int64_t stride;  // between lines when the terms of a line are contiguous, else between terms
+  int64_t stride;                     // between lines when the terms of a line are contiguous, else between terms
+  const Compute<E>* scale = nullptr;  // (networks): what the numbers are multiplied by; null: nothing
 };
 
 template <class A> struct Tile {
@@ -57,6 +58,7 @@ template <class A, class E, bool kTermsContiguous> class PanelLoader {
                              : term_of(0) * operand.stride + first_line + line_of(0);
     to_next_number_ = operand.stride * (kTermsContiguous ? line_of(1) - line_of(0) : term_of(1) - term_of(0));
     to_next_term_ = kTermsContiguous ? 1 : operand.stride;
+    scale_ = operand.scale == nullptr ? A(1) : operand.scale[network];
     lines_inside_ = 0;
 #pragma unroll
     for (int i = 0; i < kPerThread; ++i) {
@@ -71,7 +73,7 @@ template <class A, class E, bool kTermsContiguous> class PanelLoader {
 #pragma unroll
     for (int i = 0; i < kPerThread; ++i) {
       const bool inside = (lines_inside_ >> i & 1u) != 0 && term_of(i) < terms;
-      staged_[i] = inside ? widen(data_[next_ + i * to_next_number_]) : A(0);
+      staged_[i] = inside ? widen(data_[next_ + i * to_next_number_]) * scale_ : A(0);
     }
     skip(kDepth);
   }
@@ -93,6 +95,7 @@ template <class A, class E, bool kTermsContiguous> class PanelLoader {
   const E* data_;
   int64_t next_, to_next_number_, to_next_term_;
   unsigned lines_inside_;  // bit i: the line of the thread's number i is one of the matrix
+  A scale_;
   A staged_[kPerThread];
 };
 

@@ -161,4 +161,5 @@ inline int __all_sync(unsigned mask, int predicate, BK_SIMT_SITE) {
   return bk::simt::vote({file, line}, mask, predicate != 0) == mask;
 }
 
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 template <class T> T __ldg(const T* address) { return *address; }

@@ -122,6 +122,17 @@ inline std::vector<Shape> pgd_shapes() {
       {1, 2, 1, 16400, 1, 2},  // more neurons than what is kept of them between two passes
   };
 }
+inline std::vector<Shape> gram_shapes() {
+  return {
+      {1, 70, 3, 67},  // several blocks of rows
+      {4, 20, 50, 80, 1, 1, false, false},
+      {1, 150, 300, 210},  // rows in groups, two blocks of depth; tiles
+  };
+}
+inline std::vector<ActivationKind> gram_kinds() {
+  return {ActivationKind::identity, ActivationKind::relu, ActivationKind::leaky_relu, ActivationKind::smooth_leaky_relu,
+          ActivationKind::tanh};
+}
 inline std::vector<std::pair<std::int64_t, std::int64_t>> pgd_step_shapes() {
   std::vector<std::pair<std::int64_t, std::int64_t>> shapes = {{5, 20000}, {6000, 7}, {3, 1025}};  // two in threads
   for (const std::int64_t dim : {3, 4, 5, 7, 8, 9, 15, 16, 17, 63, 64, 65, 127, 128, 129, 255, 257}) {

@@ -59,6 +59,14 @@ inline std::vector<Shape> pgd_shapes() {
       {1, 3, 4, 6, 1, 66},  // patches and heads across tiles
   };
 }
+inline std::vector<Shape> gram_shapes() {
+  return {
+      {1, 2, 5, 1030},  // a block per row
+      {1, 2, 3, 600, 2, 2},
+      {1, 3, 520, 6},  // products split along d
+  };
+}
+inline std::vector<ActivationKind> gram_kinds() { return {ActivationKind::relu, ActivationKind::leaky_relu}; }
 // Rows and dimensions of pgd_step.
 inline std::vector<std::pair<std::int64_t, std::int64_t>> pgd_step_shapes() { return {{3, 1025}, {3, 3000}}; }
 

@@ -1,0 +1,68 @@
+// The walk of each row through all steps of an attack, in neuron space: x_k = x0 + t·start + C w. See csrc/cpu/gram_walk.h
+// for the algorithm; here φ is piecewise linear, and one team of threads takes one row through all its steps.
+//
+// A row's arrays are read and written by its own team alone, a neuron by always the same thread: they stay in the
+// nearest cache of its multiprocessor, and within a step the team waits for itself only where it sums.
+#pragma once
+
+#include "pgd_rows.cuh"
+
+namespace bk::cuda {
+
+// A gate that has turned: its place among a row's, patch·m + neuron, and by how much its slope has changed.
+template <class A> struct Turn {
+  int64_t at;
+  A change;
+};
+
+template <class T> struct GramWalk {
+  using A = Compute<T>;
+
+  Network<T> network;  // of the chunk
+  AttackRows<A> rows;  // x: room for g; delta: start − x0
+
+  // Per network. W = weight_unit · w and a = head_unit · head, both powers of two, so that products stay in range.
+  const A* weight_unit;
+  const A* weight_scale;  // 1 / weight_unit
+  const A* head_unit;
+  const A* norms;       // (m): ‖w_j‖, times weight_unit
+  const A* gram;        // (m, m)
+  const A* gram_scale;  // what brings it to w wᵀ; null: it is that
+
+  // (networks, n, P, m)
+  A* hidden;        // x0 wᵀ; from the first look on, H0 = W x0 + b
+  A* start_hidden;  // start wᵀ, or null
+  A* slopes;        // S = φ'(H)
+  A* moved;         // D
+  A* coefficients;  // C
+  A* kept;          // C of the iterate to be returned; before the walk, room for U
+  A* V;             // (k, networks, n, P, m): V = U G of each head at R = 1
+  Turn<A>* turns;   // (networks, n, turn_room)
+
+  // (networks, n)
+  double* start_scales;  // the iterate is x0 + start_scale · start + coefficient_scale · kept w
+  double* coefficient_scales;
+  bool summed;  // V has been taken as U G: with all the cancellation of its sum
+
+  BK_HD int64_t size() const { return network.patches * network.neurons; }
+  BK_HD int64_t all() const { return rows.rows() * size(); }
+};
+
+// Room for the turns of a row: each warp of a team lists those it finds.
+BK_HD constexpr int64_t turn_room(int64_t size) { return ceil_div(size, kThreads) * kThreads; }
+
+// Units and scales from ‖W_j‖ and a: (networks) each. gram_scale only where it is not null.
+template <class T>
+int find_units(const Network<T>& network, const Compute<T>* norms, Compute<T>* weight_unit, Compute<T>* weight_scale,
+               Compute<T>* head_unit, Compute<T>* gram_scale, cudaStream_t stream);
+
+// H0 and the slopes at the first iterate.
+template <class T> int look_first(const GramWalk<T>& walk, cudaStream_t stream);
+// U of one head at R = 1, into `kept`.
+template <class T> int write_direction(const GramWalk<T>& walk, int64_t head, cudaStream_t stream);
+// All steps, and the results but for x.
+template <class T> int walk_rows(const GramWalk<T>& walk, cudaStream_t stream);
+// result.x from kept w, which lies in rows.x.
+template <class T> int write_points(const GramWalk<T>& walk, cudaStream_t stream);
+
+}  // namespace bk::cuda
