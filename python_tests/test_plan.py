@@ -69,7 +69,7 @@ def test_plan_is_a_value():
 
 def test_named_algorithm_is_taken():
     assert plan(**SIZES, algorithm="dense").algorithm == "dense"
-    assert plan(**SIZES, device=torch.device("cuda", 3)).algorithm == "dense"
+    assert plan(**SIZES, device=torch.device("cuda", 3), algorithm="dense").algorithm == "dense"
 
 
 @pytest.mark.parametrize("name", ["span", "", "Dense"])
@@ -84,7 +84,8 @@ def test_unknown_algorithm_names_the_known(name):
         ("gram", {"box": True}, "knows no box, expected one of 'auto', 'dense', 'half_sparse'$"),
         ("gram", {"trajectory": True}, "has no trajectory"),
         ("gram", {"norm": "linf"}, "is for l2 attacks, expected one of 'auto', 'dense'$"),
-        ("gram", {"device": "cuda"}, "runs on the CPU only, expected one of 'auto', 'dense'$"),
+        ("gram", {"device": "cuda", "activation": "tanh"}, "needs a piecewise-linear activation on CUDA"),
+        ("half_sparse", {"device": "cuda"}, "runs on the CPU only, expected one of 'auto', 'dense', 'gram'$"),
         ("half_sparse", {"heads": 3}, "is for networks of one head, expected one of 'auto', 'dense', 'gram'$"),
         ("half_sparse", {"activation": "tanh"}, "needs a piecewise-linear activation"),
     ],

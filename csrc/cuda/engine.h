@@ -1,4 +1,4 @@
-// The CUDA engine, portable tier: any shape, any device from sm_75 on. Needs no CUDA header to include.
+// The CUDA engine: any shape, any device from sm_75 on. Needs no CUDA header to include.
 //
 // Everything is enqueued on the caller's stream and nothing else happens: no synchronisation, no allocation, no read
 // by the host, so that every call can be captured in a graph. The caller brings `workspace`, device memory of as many
@@ -6,7 +6,8 @@
 //
 // The n×m matrix of pre-activations never exists: samples and neurons are taken in chunks, and the workspace stays
 // below kWorkspaceElements numbers of the compute type (64 MB in float32), or what a single sample and one number per
-// neuron need.
+// neuron need. In neuron space (Algorithm::gram) it is m² numbers for G, unless that is given, and for a chunk of at
+// most kWorkspaceElements / 4 pre-activations 9 + k arrays of their size, 10 + k with a start.
 //
 // All pointers are device pointers; shapes and meanings are those of csrc/model. T: float, double, BFloat16 (how W is
 // stored); A: float, double. A function returns 0 or a cudaError_t.
@@ -54,7 +55,7 @@ std::size_t two_layer_parameter_grad_workspace(const Network<T>& network, const 
 template <class A> int l2_pgd_step(const PgdStep<A>& step, cudaStream_t stream);
 template <class A> int linf_pgd_step(const PgdStep<A>& step, cudaStream_t stream);
 
-// The whole attack: a fixed sequence of launches.
+// The whole attack: a fixed sequence of launches. Algorithm::dense, or Algorithm::gram for piecewise-linear φ.
 template <class T>
 int pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
         const AttackResult<Compute<T>>& result, Launch run);

@@ -484,8 +484,8 @@ template <class T> int write_direction(const GramWalk<T>& walk, int64_t head, cu
 template <class T> int walk_rows(const GramWalk<T>& walk, cudaStream_t stream) {
   return visit_gate(walk.network.activation, [&](auto phi) {
     using Phi = decltype(phi);
-    return launch_teams(walk.rows.rows(), walk.size(), walk_kernel<T, Phi, kWarp>, walk_kernel<T, Phi, kThreads>,
-                        stream, walk, phi);
+    return launch_teams<kShortWalk>(walk.rows.rows(), walk.size(), walk_kernel<T, Phi, kWarp>,
+                                    walk_kernel<T, Phi, kThreads>, stream, walk, phi);
   });
 }
 

@@ -57,12 +57,14 @@ template <int kSize> struct Team {
   }
 };
 
-// Launches one team per row: `warp_kernel` and `block_kernel` are the same kernel for the two sizes of a team.
-template <class... Parameters, class... Arguments>
+// Launches one team per row: `warp_kernel` and `block_kernel` are the same kernel for the two sizes of a team. What is
+// done to a row many times over may call for a block earlier: it waits for itself, and not for memory.
+constexpr int64_t kShortWalk = 128;
+template <int64_t kShort = kShortRow, class... Parameters, class... Arguments>
 int launch_teams(int64_t rows, int64_t length, void (*warp_kernel)(Parameters...), void (*block_kernel)(Parameters...),
                  cudaStream_t stream, const Arguments&... arguments) {
-  return length <= kShortRow ? launch(warp_kernel, ceil_div(rows, Team<kWarp>::kPerBlock), stream, arguments...)
-                             : launch(block_kernel, rows, stream, arguments...);
+  return length <= kShort ? launch(warp_kernel, ceil_div(rows, Team<kWarp>::kPerBlock), stream, arguments...)
+                          : launch(block_kernel, rows, stream, arguments...);
 }
 
 // ---- what is reduced ------------------------------------------------------------------------------------------------

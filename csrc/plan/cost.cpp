@@ -21,6 +21,11 @@ constexpr double kFlipG = 14;   // an entry of V per gate that flips: a row of G
 // Per call, and per sample and step, whatever the sizes.
 constexpr double kCall = 2e5;
 constexpr double kDenseStep = 2e3, kWalkStep = 3e3;
+// CUDA, from what launches and caches are known to take; no device has been asked yet. A launch of 4 µs beside products
+// at 40 TFLOP/s; launches of a dense step, of the gram walk around its steps, and what one of its steps waits for.
+constexpr double kLaunch = 1.6e8;
+constexpr double kDenseLaunches = 6, kGramLaunches = 14, kGramStepLaunches = 1;
+constexpr double kCudaFlipG = 50;  // an entry of V per gate that flips: a row of G from the second cache
 // Products of whole matrices, whose results leave the cache, against those of a panel.
 constexpr double kMatrixProduct = 1.3;
 // Products of a few samples wait for W: per entry of W, beside the flops.
@@ -70,10 +75,12 @@ double traffic(const Problem& p, double weight_passes, double point_passes) {
          ((weights <= cache ? 1 : weight_passes) * weights + (3 * points <= cache ? 2 : point_passes) * points);
 }
 
-Cost cost_of(const Problem& p, double flops, double effort, double bytes) {
+// `launches`: on CUDA.
+Cost cost_of(const Problem& p, double flops, double effort, double bytes, double launches) {
   const double networks = static_cast<double>(p.networks);
   const double balance = p.device == Device::cpu ? kCpuFlopsPerByte : kCudaFlopsPerByte;
-  return {networks * flops, bytes, kCall + networks * effort + balance * bytes};
+  const double call = p.device == Device::cpu ? kCall : kLaunch * launches;
+  return {networks * flops, bytes, call + networks * effort + balance * bytes};
 }
 
 // How much more a panel of samples costs than its samples: the lanes left over work too, but for a few samples, which
@@ -94,7 +101,7 @@ Cost dense_cost(const Problem& p) {
   const double elements = (s.K + 1) * s.n * s.P * s.m * s.gate + s.K * s.n * (s.P * s.d * kUpdate + kDenseStep);
   return cost_of(p, flops + (s.K + 1) * s.n * s.P * s.m * (p.piecewise_linear ? 4 : 40),
                  panel_waste(p, 1) * ((2 * s.K + 1) * (s.pass + heads) + elements),
-                 traffic(p, 2 * s.K + 1, 5 * s.K + 2));
+                 traffic(p, 2 * s.K + 1, 5 * s.K + 2), kDenseLaunches * (s.K + 1));
 }
 
 // The same, but that g is a product at the first iterate only.
@@ -106,23 +113,24 @@ Cost half_sparse_cost(const Problem& p) {
       (s.K + 1) * s.n * s.P * s.m * (s.gate + kScan) + s.K * s.n * (s.P * s.d * kUpdate + kDenseStep);
   return cost_of(p, products + flips * 2 * s.d + (s.K + 1) * s.n * s.P * s.m * 4 + s.K * 8 * s.n * s.P * s.d,
                  panel_waste(p, kFewFlips) * ((s.K + 2) * s.pass + elements + flips * (s.d * kFlipW + kFlip)),
-                 traffic(p, s.K + 2, 5 * s.K + 2));
+                 traffic(p, s.K + 2, 5 * s.K + 2), 0);
 }
 
-// G is half a product of W with itself. V of each head is U G or (U W) Wᵀ, whichever is less; a smooth φ has one V.
+// G is half a product of W with itself (all of it on CUDA). V of each head is U G or (U W) Wᵀ, whichever is less; a smooth φ has one V.
 Cost gram_cost(const Problem& p) {
   const Sizes s(p);
+  const bool cuda = p.device == Device::cuda;
   const double directions = p.piecewise_linear ? s.k : 1, rows = s.n * s.P;
-  const double gram = p.knows_gram || p.samples == 0 ? 0 : s.m * s.m * s.d;
+  const double gram = p.knows_gram || p.samples == 0 ? 0 : (cuda ? 2 : 1) * s.m * s.m * s.d;
   const double first = directions * std::min(2 * rows * s.m * s.m, 2 * s.product);
   const double ends = 1.0 + p.start + p.needs_x;
   const double step = p.piecewise_linear ? kFlips * rows * s.m * s.m * directions : rows * s.m * s.m;
   const double elements = (s.K + 1) * rows * s.m * ((p.piecewise_linear ? 0 : s.gate) + kWalk * (1 + directions) / 2) +
                           s.K * s.n * kWalkStep;
-  return cost_of(
-      p, gram + first + ends * s.product + s.K * (2 * step + 12 * rows * s.m),
-      kMatrixProduct * (gram + first + ends * s.pass) + elements + s.K * step * (p.piecewise_linear ? kFlipG : 2),
-      traffic(p, 4, 3));
+  const double change = !p.piecewise_linear ? 2 : cuda ? kCudaFlipG : kFlipG;
+  return cost_of(p, gram + first + ends * s.product + s.K * (2 * step + 12 * rows * s.m),
+                 kMatrixProduct * (gram + first + ends * s.pass) + elements + s.K * step * change, traffic(p, 4, 3),
+                 kGramLaunches + kGramStepLaunches * s.K);
 }
 
 }  // namespace bk::plan
