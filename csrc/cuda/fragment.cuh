@@ -70,12 +70,25 @@ __device__ inline void multiply_add(SumFragment& sum, const LeftFragment& left, 
         "r"(right.word[1]));
 }
 
+// sums[i][j] += left[i] · right[j]
+template <int kRows, int kColumns>
+__device__ void multiply_add(SumFragment (&sums)[kRows][kColumns], const LeftFragment (&left)[kRows],
+                             const RightFragment (&right)[kColumns]) {
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) multiply_add(sums[i][j], left[i], right[j]);
+  }
+}
+
 #else
 
 using simt::narrow;
 
-inline void multiply_add(SumFragment& sum, const LeftFragment& left, const RightFragment& right) {
-  simt::mma_m16n8k16(sum.v, left.word, right.word);
+template <int kRows, int kColumns>
+void multiply_add(SumFragment (&sums)[kRows][kColumns], const LeftFragment (&left)[kRows],
+                  const RightFragment (&right)[kColumns]) {
+  simt::mma_m16n8k16(sums[0][0].v, left[0].word, kRows, right[0].word, kColumns);
 }
 
 #endif

@@ -87,13 +87,7 @@ template <class E> class SplitSums {
     for (int order = kPieces - 1; order >= 0; --order) {
 #pragma unroll
       for (int piece = 0; piece < kRightPieces && piece <= order; ++piece) {
-#pragma unroll
-        for (int i = 0; i < kRowBlocks; ++i) {
-#pragma unroll
-          for (int j = 0; j < kColumnBlocks; ++j) {
-            multiply_add(products.v[i][j], left[order - piece][i], right[piece][j]);
-          }
-        }
+        multiply_add(products.v, left[order - piece], right[piece]);
       }
     }
     add(inner_, products);

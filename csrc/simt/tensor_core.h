@@ -16,17 +16,17 @@ inline BFloat16 narrow(float value) {
 
 struct MatrixLane {
   float* sum;
-  const std::uint32_t *left, *right;
+  const std::uint32_t* left;
+  const std::uint32_t* right;
+  int rows, columns;
 };
 
-// D += A B as mma.sync.m16n8k16 has it for bfloat16, of lanes' fragments: lane = 4·group + place; A (16, 16) in rows
+// D += A B as mma.sync.m16n8k16 has it for bfloat16, of fragments i and j of all lanes: lane = 4·group + place; A (16, 16) in rows
 // group and group + 8, words place and place + 4; B (16, 8) in column group, words place and place + 4; D (16, 8) in
 // rows group and group + 8, columns 2·place and 2·place + 1. Sums are cut off and not rounded, the worst that
-// hardware does.
-// Most of the time of the emulated tests is spent here, in what no kernel can get wrong: hence not watched.
-__attribute__((no_sanitize("address", "undefined"), optimize("O3"))) inline const char* complete_matrix(
-    void* const* payloads, unsigned mask) {
-  if (mask != 0xffffffffu) return "a matrix product needs the whole warp";
+// hardware does. No kernel can get this wrong: hence it is not watched.
+__attribute__((no_sanitize("address", "undefined"), optimize("O3"))) inline void multiply_fragments(
+    void* const* payloads, int i, int j) {
   float left[16][16], right[16][8];  // [row][term], [term][column]
   for (int lane = 0; lane < kWarpSize; ++lane) {
     const auto* mine = static_cast<MatrixLane*>(payloads[lane]);
@@ -35,14 +35,16 @@ __attribute__((no_sanitize("address", "undefined"), optimize("O3"))) inline cons
         return widen(BFloat16{static_cast<std::uint16_t>(word >> 16 * half)});
       };
       const int group = lane / 4, k = lane % 4 * 2 + half;
-      for (int word = 0; word < 4; ++word) left[group + word % 2 * 8][k + word / 2 * 8] = term(mine->left[word]);
-      for (int word = 0; word < 2; ++word) right[k + word * 8][group] = term(mine->right[word]);
+      for (int word = 0; word < 4; ++word)
+        left[group + word % 2 * 8][k + word / 2 * 8] = term(mine->left[4 * i + word]);
+      for (int word = 0; word < 2; ++word) right[k + word * 8][group] = term(mine->right[2 * j + word]);
     }
   }
   for (int row = 0; row < 16; ++row) {
     double exact[8];
     const auto sum = [&](int column) -> float& {
-      return static_cast<MatrixLane*>(payloads[row % 8 * 4 + column / 2])->sum[row / 8 * 2 + column % 2];
+      const auto* lane = static_cast<MatrixLane*>(payloads[row % 8 * 4 + column / 2]);
+      return lane->sum[(i * lane->columns + j) * 4 + row / 8 * 2 + column % 2];
     };
     for (int column = 0; column < 8; ++column) exact[column] = static_cast<double>(sum(column));
     for (int k = 0; k < 16; ++k) {
@@ -56,11 +58,22 @@ __attribute__((no_sanitize("address", "undefined"), optimize("O3"))) inline cons
       sum(column) = cut;
     }
   }
+}
+
+inline const char* complete_matrix(void* const* payloads, unsigned mask) {
+  if (mask != 0xffffffffu) return "a matrix product needs the whole warp";
+  const auto* lane = static_cast<MatrixLane*>(payloads[0]);
+  for (int i = 0; i < lane->rows; ++i) {
+    for (int j = 0; j < lane->columns; ++j) multiply_fragments(payloads, i, j);
+  }
   return nullptr;
 }
 
-inline void mma_m16n8k16(float* sum, const std::uint32_t* left, const std::uint32_t* right, BK_SIMT_SITE) {
-  MatrixLane lane{sum, left, right};
+// sum[i][j] += left[i] · right[j] for rows × columns fragments, one behind the other: as many mma.sync, but waited for
+// once.
+inline void mma_m16n8k16(float* sum, const std::uint32_t* left, int rows, const std::uint32_t* right, int columns,
+                         BK_SIMT_SITE) {
+  MatrixLane lane{sum, left, right, rows, columns};
   warp_collective({file, line}, 0xffffffffu, &lane, &complete_matrix);
 }
 

@@ -47,20 +47,22 @@ __global__ void dynamic_kernel(int* out) {
   out[threadIdx.x] = shared[threadIdx.x ^ 1];
 }
 
-// A (16, 16) times B (8, 16)ᵀ added to C (16, 8), each from rows of words.
+// A (16, 16) times B (16, 16)ᵀ added to C (16, 16), each from rows of words.
 struct Lines {
   std::uint32_t word[16][8];
 };
-__global__ void fragment_kernel(const Lines* left, const Lines* right, float (*sums)[8]) {
-  cuda::LeftFragment a;
-  cuda::RightFragment b;
-  cuda::SumFragment c{{1, 1, 1, 1}};
-  a.load(left->word, 0);
-  b.load(right->word, 0);
+__global__ void fragment_kernel(const Lines* left, const Lines* right, float (*sums)[16]) {
+  cuda::LeftFragment a[1];
+  cuda::RightFragment b[2];
+  cuda::SumFragment c[1][2] = {{{{1, 1, 1, 1}}, {{1, 1, 1, 1}}}};
+  a[0].load(left->word, 0);
+  b[0].load(right->word, 0);
+  b[1].load(right->word, 8);
   cuda::multiply_add(c, a, b);
-  c.store(sums, 0, 0);
+  c[0][0].store(sums, 0, 0);
+  c[0][1].store(sums, 0, 8);
 }
-__global__ void fragment_of_half_a_warp(const Lines* left, const Lines* right, float (*sums)[8]) {
+__global__ void fragment_of_half_a_warp(const Lines* left, const Lines* right, float (*sums)[16]) {
   if (threadIdx.x < 16) fragment_kernel(left, right, sums);
   __syncthreads();
 }
@@ -164,11 +166,11 @@ void check_fragments() {
       right.word[row][word] = (shift ? right.word[row][word] : 0) | static_cast<std::uint32_t>(y.bits) << shift;
     }
   }
-  float sums[16][8];
+  float sums[16][16];
   const Lines *from = &left, *by = &right;
   expect(run(fragment_kernel, 32, from, by, &sums[0]) == cudaSuccess, "launch");
   for (int row = 0; row < 16; ++row) {
-    for (int column = 0; column < 8; ++column) {
+    for (int column = 0; column < 16; ++column) {
       double want = 1;
       for (int term = 0; term < 16; ++term) want += a[row][term] * b[column][term];
       expect(std::fabs(sums[row][column] - want) <= 0x1p-22 * (1 + std::fabs(want)), "a product of fragments");
