@@ -127,6 +127,7 @@ def test_images_are_centred_and_scaled(image_files):
 def test_what_counts_for_nothing_does_not_tell_trials_apart():
     assert Config(images="a", labels="b", classes="5,6") == Config()
     assert Config(slope=0.3) == Config()
+    assert dataclasses.replace(Config(), activation="leaky_relu").slope == 0.1
     assert Config(slope=0.3, activation="leaky_relu") != Config(slope=0.2, activation="leaky_relu")
     assert Config(data="images", d=7, signal=3.0) == Config(data="images")
     assert Config(data="images", classes="5,6") != Config(data="images")

@@ -37,8 +37,8 @@ _MOST, _CALL = 16, 500_000_000
 class Config:
     """One trial; the attacker's budget is α = ratio·‖μ‖, in training (if ``adversarial``) and in test.
 
-    ``step_size`` is in units of n/d. With ``data="images"`` d and ‖μ‖ are the data's, and count for nothing here; nor
-    do ``images``, ``labels`` and ``classes`` with a mixture. What counts for nothing is emptied: equals are equal.
+    ``step_size`` is in units of n/d. With ``data="images"`` d and ‖μ‖ are the data's, and 0 here. What counts for
+    nothing (files and classes with a mixture, the slope of ReLU) has its default: equal trials are equal.
     """
 
     data: Literal["mixture", "images"] = "mixture"
@@ -80,10 +80,12 @@ class Config:
             for name in ("images", "labels"):
                 if (path := getattr(self, name)) and not Path(path).is_file():
                     raise ValueError(f"{name}: got {path!r}, expected a file that is there; nothing is downloaded")
-        unused: dict[str, Any] = {"slope": 0.0} if self.activation == "relu" else {}
-        unused |= {"d": 0, "signal": 0.0} if self.data == "images" else {"images": "", "labels": "", "classes": ""}
-        for name, nothing in unused.items():
-            object.__setattr__(self, name, nothing)
+        unused = ["slope"] if self.activation == "relu" else []
+        unused += ["images", "labels", "classes"] if self.data == "mixture" else []
+        values = {name: getattr(Config, name) for name in unused}
+        values |= {"d": 0, "signal": 0.0} if self.data == "images" else {}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     @property
     def phi(self) -> Activation:
