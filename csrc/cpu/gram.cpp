@@ -27,8 +27,7 @@ template <class T> class NetworkAttack {
         first_row_(index * x0.count),
         samples_(x0.count),
         head_bias_(source.head_bias ? source.head_bias + index * source.heads : nullptr),
-        prepared_(source, index, attack.gram ? attack.gram + index * source.neurons * source.neurons : nullptr,
-                  attack.threat.steps, run),
+        prepared_(source, index, attack.gram ? attack.gram + index * source.neurons * source.neurons : nullptr),
         network_(prepared_.network),
         directions_(GramWalk<A>::directions(network_)) {}
 
@@ -168,7 +167,9 @@ template <class T> void NetworkAttack<T>::attack_chunk(std::int64_t begin, std::
   for_each_task(run_, samples, [&](std::int64_t i) {
     scales.data()[i] = set_start(begin + i, from ? from + i * point_size() : nullptr);
   });
-  product_with_weights(x0_ + begin * point_size(), network_.dim, rows, chunk.hidden);
+  const A* points = x0_ + begin * point_size();
+  if (begin == 0) prepared_.prepare(points, rows, chunk.hidden, steps, run_);
+  else product_with_weights(points, network_.dim, rows, chunk.hidden);
   if (from) product_with_weights(from, network_.dim, rows, chunk.start_hidden);
 
   const Numbers<GramWalk<A>> walks(blocks);

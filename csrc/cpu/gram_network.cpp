@@ -18,9 +18,14 @@ template <class T> double unit_of(const T* numbers, std::int64_t count) {
 }
 
 template <class T>
-PreparedNetwork<T>::PreparedNetwork(const Network<T>& source, std::int64_t index, const A* gram, std::int64_t steps,
-                                    const Parallel& run)
-    : network{}, weights_(0), gram_(0), rows_((source.heads + 3) * padded(source.neurons)) {
+PreparedNetwork<T>::PreparedNetwork(const Network<T>& source, std::int64_t index, const A* gram)
+    : network{},
+      source_(source),
+      index_(index),
+      known_gram_(gram),
+      weights_(0),
+      gram_(0),
+      rows_((source.heads + 3) * padded(source.neurons)) {
   network.neurons = source.neurons;
   network.dim = source.dim;
   network.patches = source.patches;
@@ -28,16 +33,22 @@ PreparedNetwork<T>::PreparedNetwork(const Network<T>& source, std::int64_t index
   network.width = padded(source.neurons);
   network.activation = source.activation;
   network.flips = piecewise_linear(source.activation);
-  const std::int64_t size = source.neurons * source.dim;
-  const T* weight = source.weight + index * size;
+}
+
+template <class T>
+void PreparedNetwork<T>::prepare(const A* points, std::int64_t rows, A* H, std::int64_t steps, const Parallel& run) {
+  const std::int64_t size = network.neurons * network.dim;
+  const T* weight = source_.weight + index_ * size;
   set_weights(weight);
-  set_gram(gram, run);
+  multiply(points, rows, H, known_gram_, run);
   if (!in_range()) {
     network.weight_unit = unit_of(weight, size);
-    set_weights(weight);
-    set_gram(network.weight_unit == 1 ? gram : nullptr, run);
+    if (network.weight_unit != 1) {
+      set_weights(weight);
+      multiply(points, rows, H, nullptr, run);
+    }
   }
-  set_rows(source, index);
+  set_rows();
   if (!network.flips && steps > 1) {
     packed_gram_ = pack_once(network.gram, network.width, network.neurons, network.width, run);
   }
@@ -56,13 +67,17 @@ template <class T> void PreparedNetwork<T>::set_weights(const T* weight) {
   network.w = weights_.data();
 }
 
-template <class T> void PreparedNetwork<T>::set_gram(const A* known, const Parallel& run) {
-  const std::int64_t m = network.neurons, width = network.width;
+// H, and G unless it is known.
+template <class T>
+void PreparedNetwork<T>::multiply(const A* points, std::int64_t rows, A* H, const A* known, const Parallel& run) {
+  const std::int64_t m = network.neurons, d = network.dim, width = network.width;
+  const Matmul<A> hidden{points, d, rows, d, network.w, d, true, m, H, width};
   network.gram = known;
+  if (known) matmul(hidden, run);
   if (known && width == m) return;
   gram_ = Numbers<A>(m * width);
   network.gram = gram_.data();
-  if (!known) return gram_matrix(network.w, network.dim, m, network.dim, gram_.data(), run);
+  if (!known) return matmul_and_gram(hidden, gram_.data(), run);
   for (std::int64_t i = 0; i < m; ++i) {
     for (std::int64_t j = 0; j < width; ++j) gram_.data()[i * width + j] = j < m ? known[i * m + j] : A(0);
   }
@@ -78,14 +93,14 @@ template <class T> bool PreparedNetwork<T>::in_range() const {
   return largest < kNear * kNear && largest > 1 / (kNear * kNear);
 }
 
-template <class T> void PreparedNetwork<T>::set_rows(const Network<T>& source, std::int64_t index) {
+template <class T> void PreparedNetwork<T>::set_rows() {
   const std::int64_t m = network.neurons, width = network.width, heads = network.heads;
   A* head = rows_.data();
   A* bias = head + heads * width;
   A* norms = bias + width;
   A* influence = norms + width;
   for (std::int64_t i = 0; i < (heads + 3) * width; ++i) head[i] = A(0);
-  const A* a = source.head + index * heads * m;
+  const A* a = source_.head + index_ * heads * m;
   network.head_unit = unit_of(a, heads * m);
   for (std::int64_t c = 0; c < heads; ++c) {
     for (std::int64_t j = 0; j < m; ++j) {
@@ -95,7 +110,7 @@ template <class T> void PreparedNetwork<T>::set_rows(const Network<T>& source, s
   }
   for (std::int64_t j = 0; j < m; ++j) {
     const A square = network.gram[j * width + j];
-    if (source.bias) bias[j] = source.bias[index * m + j];
+    if (source_.bias) bias[j] = source_.bias[index_ * m + j];
     norms[j] = static_cast<A>(__builtin_sqrt(static_cast<double>(square)));
     influence[j] =
         network.flips ? static_cast<A>(__builtin_sqrt(static_cast<double>(influence[j] * square))) : norms[j];

@@ -42,19 +42,25 @@ template <class T> double unit_of(const T* numbers, std::int64_t count);
 template <class T> class PreparedNetwork {
  public:
   using A = Compute<T>;
-  // `gram`: (neurons, neurons) W Wᵀ where it is known, or null. `steps` of the walk.
-  PreparedNetwork(const Network<T>& source, std::int64_t index, const A* gram, std::int64_t steps, const Parallel& run);
+  // `gram`: (neurons, neurons) W Wᵀ where it is known, or null.
+  PreparedNetwork(const Network<T>& source, std::int64_t index, const A* gram);
+
+  // Before anything but the shape is read: all the rest for a walk of so many steps, and H (rows, width) = points wᵀ.
+  void prepare(const A* points, std::int64_t rows, A* H, std::int64_t steps, const Parallel& run);
 
   GramNetwork<A> network;
 
  private:
+  const Network<T>& source_;
+  std::int64_t index_;
+  const A* known_gram_;
   Numbers<A> weights_, gram_, rows_;
   PackedColumns packed_gram_;
 
   void set_weights(const T* weight);
-  void set_gram(const A* known, const Parallel& run);
+  void multiply(const A* points, std::int64_t rows, A* H, const A* known, const Parallel& run);
   bool in_range() const;
-  void set_rows(const Network<T>& source, std::int64_t index);
+  void set_rows();
 };
 
 }  // namespace bk::cpu::BK_SIMD_LEVEL

@@ -158,38 +158,51 @@ PackedColumns pack_once([[maybe_unused]] const A* b, [[maybe_unused]] std::int64
 }
 
 // G on and below the diagonal.
-template <class A>
-void lower_gram(const A* w, std::int64_t stride, std::int64_t rows, std::int64_t depth, A* G, const Parallel& run) {
-#if defined(BK_TILES)
-  if constexpr (sizeof(A) == sizeof(float)) {
-    if (tiles_in_use() && worth_tiles(depth, rows)) {
-      const TileRows product{w, stride, rows, G, padded(rows), true};
-      return tile_matmul({{w, stride, true, depth, rows}, &product, 1}, run);
-    }
-  }
-#endif
-  const Matmul<A> task{w, stride, rows, depth, w, stride, true, rows, G, padded(rows)};
+template <class A> void lower_gram(const Matmul<A>& task, A* G, const Parallel& run) {
+  const std::int64_t rows = task.columns;
+  const Matmul<A> product{task.b, task.b_stride, rows, task.depth, task.b, task.b_stride, true, rows, G, padded(rows)};
   const std::int64_t panels = divide_up(rows, kColumns), groups = row_groups(panels, rows, run.threads);
   for_each_task(run, panels * groups, [&](std::int64_t index) {
     // First, last, second, last but one, …: panels near the end are short, and a thread takes neighbours.
     const std::int64_t turn = index / groups, group = index % groups;
     const Panel<A> panel(turn % 2 == 0 ? turn / 2 : panels - 1 - turn / 2, rows);
     const std::int64_t height = rows - panel.column;
-    multiply(task, panel, panel.column + height * group / groups, panel.column + height * (group + 1) / groups);
+    multiply(product, panel, panel.column + height * group / groups, panel.column + height * (group + 1) / groups);
   });
+}
+
+// The product, and G on and below the diagonal.
+template <class A> void matmul_and_lower_gram(const Matmul<A>& task, A* G, const Parallel& run) {
+#if defined(BK_TILES)
+  if constexpr (sizeof(A) == sizeof(float)) {
+    if (tiles_in_use() && worth_tiles(task.depth, task.columns)) {
+      const TileRows products[] = {{task.a, task.a_stride, task.rows, task.c, task.c_stride},
+                                   {task.b, task.b_stride, task.columns, G, padded(task.columns), true}};
+      return tile_matmul({{task.b, task.b_stride, true, task.depth, task.columns}, products, 2}, run);
+    }
+  }
+#endif
+  vector_matmul(task, run);
+  lower_gram(task, G, run);
+}
+
+template <class A> void matmul_and_gram(const Matmul<A>& task, A* G, const Parallel& run) {
+  matmul_and_lower_gram(task, G, run);
+  for_each_task(run, divide_up(task.columns, kColumns),
+                [&](std::int64_t panel) { mirror(G, task.columns, panel * kColumns); });
 }
 
 template <class A>
 void gram_matrix(const A* w, std::int64_t stride, std::int64_t rows, std::int64_t depth, A* G, const Parallel& run) {
-  lower_gram(w, stride, rows, depth, G, run);
-  for_each_task(run, divide_up(rows, kColumns), [&](std::int64_t panel) { mirror(G, rows, panel * kColumns); });
+  matmul_and_gram<A>({nullptr, 0, 0, depth, w, stride, true, rows, nullptr, 0}, G, run);
 }
 
 #define BK_INSTANTIATE(A)                                                                                   \
   template void matmul<A>(const Matmul<A>&, const Parallel&);                                               \
   template void vector_matmul<A>(const Matmul<A>&, const Parallel&);                                        \
   template PackedColumns pack_once<A>(const A*, std::int64_t, std::int64_t, std::int64_t, const Parallel&); \
-  template void gram_matrix<A>(const A*, std::int64_t, std::int64_t, std::int64_t, A*, const Parallel&);
+  template void gram_matrix<A>(const A*, std::int64_t, std::int64_t, std::int64_t, A*, const Parallel&);    \
+  template void matmul_and_gram<A>(const Matmul<A>&, A*, const Parallel&);
 BK_INSTANTIATE(float)
 BK_INSTANTIATE(double)
 

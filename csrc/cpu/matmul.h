@@ -35,7 +35,11 @@ template <class A> void vector_matmul(const Matmul<A>& task, const Parallel& run
 template <class A>
 PackedColumns pack_once(const A* b, std::int64_t stride, std::int64_t depth, std::int64_t columns, const Parallel& run);
 
-// G (rows, padded(rows)) = w wᵀ, w (rows, depth): half the work of a product.
+// A product with B = wᵀ, transposed and not accumulated, and G (columns, padded(columns)) = w wᵀ, half the work of a
+// product: w is packed for both at once.
+template <class A> void matmul_and_gram(const Matmul<A>& task, A* G, const Parallel& run);
+
+// G alone, w (rows, depth).
 template <class A>
 void gram_matrix(const A* w, std::int64_t stride, std::int64_t rows, std::int64_t depth, A* G, const Parallel& run);
 
