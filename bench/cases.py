@@ -32,6 +32,7 @@ FAMILIES = {
     "l2_step": Family(0),
     "l2_attack": Family(2, attack="l2"),
     "linf_attack": Family(2, attack="linf"),
+    "training": Family(2),  # one iteration: an attack, the gradient at what it found, a step of gradient descent
 }
 
 
@@ -48,13 +49,15 @@ class Case:
     steps: int = 0
     at_most: float | None = None
     groups: frozenset[str] = frozenset()
+    networks: int = 1
 
     @property
     def name(self) -> str:
         if self.family == "l2_step":
             return f"{self.family}/{self.n}x{self.d}/{self.dtype}"
         steps = f"/K{self.steps}" if self.steps else ""
-        return f"{self.family}/{self.activation}/{self.n}x{self.d}x{self.m}{steps}/{self.dtype}"
+        networks = f"{self.networks}*" if self.networks > 1 else ""
+        return f"{self.family}/{self.activation}/{networks}{self.n}x{self.d}x{self.m}{steps}/{self.dtype}"
 
     @property
     def seed(self) -> int:
@@ -63,7 +66,8 @@ class Case:
     @property
     def flops(self) -> float:
         """Operations in the matrix products of the dense algorithm."""
-        return 2.0 * self.n * self.m * self.d * FAMILIES[self.family].products * max(1, self.steps)
+        products = FAMILIES[self.family].products * max(1, self.steps) + (2 if self.family == "training" else 0)
+        return 2.0 * self.networks * self.n * self.m * self.d * products
 
     @property
     def bytes(self) -> float:
@@ -78,6 +82,7 @@ class Case:
             "l2_step": 4 * x,
             "l2_attack": 2 * x + W,
             "linf_attack": 2 * x + W,
+            "training": x + 2 * W * self.networks,
         }
         return float(elements[self.family] * ITEM_SIZE[self.dtype])
 
@@ -90,13 +95,14 @@ def _cases(
     dtypes: str = "float32",
     steps: int = 20,
     at_most: float | None = None,
+    networks: int = 1,
 ) -> Iterator[Case]:
     for family, shape, activation, dtype in itertools.product(
         families.split(), shapes, activations.split(), dtypes.split()
     ):
         n, d, m = (*shape, 0) if len(shape) == 2 else shape
-        k = steps if FAMILIES[family].attack else 0
-        yield Case(family, n, d, m, activation, dtype, k, at_most, frozenset({group}))
+        k = steps if FAMILIES[family].attack or family == "training" else 0
+        yield Case(family, n, d, m, activation, dtype, k, at_most, frozenset({group}), networks)
 
 
 _EVERY_DTYPE = "float32 float64 bfloat16"
@@ -144,9 +150,13 @@ _TABLE = (
     _cases("floor", "l2_attack", _FLOOR_SHAPES, "relu tanh", _EVERY_DTYPE, steps=3),
     _cases("floor", "l2_step", _STEP_SHAPES, dtypes="float32 float64"),
     _cases("cuda", "l2_attack", _CUDA_ATTACK_SHAPES),
+    _cases("training", "training", [(100, 5000, 1000), (100, 30_000, 1000), (100, 5000, 100)]),
+    _cases("training", "training", [(100, 5000, 50)], networks=64),
     _cases("quick", f"{_OPS} autograd l2_attack", [(64, 128, 256)], "relu tanh"),
     _cases("quick", "l2_step", [(100, 1000)]),
     _cases("tiny", f"{_OPS} tracked autograd l2_attack linf_attack", [(6, 5, 32)], "relu tanh", _EVERY_DTYPE, steps=3),
+    _cases("tiny", "training", [(6, 40, 8)], "relu tanh", "float32 float64", steps=3),
+    _cases("tiny", "training", [(6, 40, 8)], steps=3, networks=2),
     _cases("tiny", "l2_step", [(6, 5)], dtypes="float32 float64"),
 )
 

@@ -152,6 +152,7 @@ class Bench:
         problem = make_problem(case, self.device)
         oracle = Oracle(problem)
         calls: dict[str, Callable[[], Any]] = {}
+        units: dict[str, float] = {}
         errors: dict[str, tuple[float, float]] = {}
         for provider in chosen:
             if provider.unavailable(case, self.device) is not None:
@@ -167,9 +168,10 @@ class Bench:
             else:
                 errors[provider.name] = error, tolerance
                 if error <= tolerance:
-                    calls[provider.name] = run.call
+                    calls[provider.name], units[provider.name] = run.call, run.units
             self._tidy()
         samples = interleave(calls, self.clock, self.effort) if calls else {}
+        samples = {name: [seconds / units[name] for seconds in times] for name, times in samples.items()}
         least, limit = measured.seconds(case)
         circumstances = self._circumstances()
         found = []

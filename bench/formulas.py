@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -67,7 +67,7 @@ def make_problem(case: Case, device: str = "cpu") -> Problem:
     def sign(count: int, dtype: torch.dtype, scale: float = 1.0) -> Tensor:
         return ((torch.randint(2, (count,), generator=generator) * 2 - 1) * scale).to(device, dtype)
 
-    n, d, m = case.n, case.d, case.m
+    n, d, m, networks = case.n, case.d, case.m, [case.networks] if case.networks > 1 else []
     points = compute if family.attack else storage
     origin = draw(n, d, dtype=points)
     return Problem(
@@ -75,8 +75,8 @@ def make_problem(case: Case, device: str = "cpu") -> Problem:
         # For the step op: half of the rows already at the sphere, so that projecting them is part of the work.
         x=origin + draw(n, d, dtype=points, scale=d**-0.5) if case.family == "l2_step" else origin,
         y=sign(n, points),
-        W=draw(m, d, scale=d**-0.5),
-        a=sign(m, storage, scale=max(1, m) ** -0.5),
+        W=draw(*networks, m, d, scale=d**-0.5),
+        a=sign(m, storage, scale=max(1, m) ** -0.5).expand(*networks, m),
         bias=draw(m, scale=0.1) if family.biased else None,
         cotangent=draw(n),
         origin=origin,
@@ -106,6 +106,57 @@ def analytic_gradient(x: Tensor, W: Tensor, a: Tensor, bias: Tensor | None, r: T
     return (FIRST[activation](hidden(x, W, bias)) * (r.unsqueeze(-1) * a)) @ W
 
 
+# ---- training: PGD from every sample, then gradient descent on the logistic loss at what it found --------------------
+
+RATE = 0.1
+#: Of the check: later on gates near a kink make paths differ by more than rounding does.
+CHECKED_ITERATIONS = 3
+
+
+def first_network(p: Problem) -> tuple[Tensor, Tensor]:
+    return (p.W, p.a) if p.W.dim() == 2 else (p.W[0], p.a[0])
+
+
+@dataclass(frozen=True)
+class TrainingSteps:
+    """The two functions that a plain loop alternates; a compiler may replace them."""
+
+    attack: Callable[[Tensor, Tensor], Tensor]
+    descend: Callable[[Tensor, Tensor], Tensor]
+
+
+def training_steps(p: Problem) -> TrainingSteps:
+    a, act = first_network(p)[1], p.case.activation
+
+    def attack(x: Tensor, W: Tensor) -> Tensor:
+        return l2_step(x, p.x, analytic_gradient(x, W, a, None, -p.y, act), p.step, p.radius)
+
+    def descend(x: Tensor, W: Tensor) -> Tensor:
+        H = x @ W.T
+        r = -p.y * torch.sigmoid(-p.y * (VALUE[act](H) @ a)) / len(x)
+        return W - RATE * (FIRST[act](H) * (r.unsqueeze(-1) * a)).T @ x
+
+    return TrainingSteps(attack, descend)
+
+
+def train(p: Problem, steps: TrainingSteps, W: Tensor, iterations: int) -> Tensor:
+    for _ in range(iterations):
+        x = p.x
+        for _ in range(p.case.steps):
+            x = steps.attack(x, W)
+        W = steps.descend(x, W)
+    return W
+
+
+def movement(p: Problem, steps: TrainingSteps) -> Tensor:
+    """W − W0 after the iterations that are checked."""
+    W = first_network(p)[0]
+    return train(p, steps, W, CHECKED_ITERATIONS) - W
+
+
+# ---- the float64 values ----------------------------------------------------------------------------------------------
+
+
 class Oracle:
     """A case's float64 values, computed once, and how far a provider's results are from them."""
 
@@ -128,6 +179,9 @@ class Oracle:
             self.after = self._margin(self._attacked(x[self.rows]))
         elif problem.case.family == "l2_step":
             self.expected: tuple[Tensor, ...] = (l2_step(x, origin, grad, problem.step, problem.radius),)
+        elif problem.case.family == "training":
+            precise = replace(problem, x=x, y=y, W=W, a=a)
+            self.expected = (movement(precise, training_steps(precise)),)
         else:
             self.expected = self._gradients(x, cotangent)
 

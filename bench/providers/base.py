@@ -23,10 +23,14 @@ def as_is(result: Any) -> tuple[Tensor, ...]:
 
 @dataclass(frozen=True)
 class Run:
-    """``call()`` is timed, with everything that the user pays; ``unpack`` turns its result into tensors, untimed."""
+    """``call()`` is timed, with everything that the user pays; ``unpack`` turns its result into tensors, untimed.
+
+    ``units``: how many times a call does the work of the case; times are of one.
+    """
 
     call: Callable[[], Any]
     unpack: Callable[[Any], tuple[Tensor, ...]] = as_is
+    units: float = 1
 
 
 @dataclass(frozen=True)

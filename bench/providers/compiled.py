@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bench.cases import COMPUTE, FAMILIES
-from bench.formulas import STEP, Problem, l2_step
-from bench.providers import eager
+from bench.formulas import RATE, STEP, Problem, TrainingSteps, first_network, l2_step, training_steps
+from bench.providers import eager, training
 from bench.providers.base import ATTACKS, EVERY_FAMILY, Provider, Run, captured, only
 
 # ---- torch.compile --------------------------------------------------------------------------------------------------
@@ -25,6 +25,10 @@ def _one_step(p: Problem) -> Any:
 
 def _compiled(p: Problem) -> Run:
     torch.compiler.reset()
+    if p.case.family == "training":
+        plain, fixed = training_steps(p), {"dynamic": False, "fullgraph": True}
+        steps = TrainingSteps(torch.compile(plain.attack, **fixed), torch.compile(plain.descend, **fixed))
+        return training.plain(p, steps)
     if p.case.family in ATTACKS:
         step = _one_step(p)
 
@@ -95,9 +99,8 @@ def _jax(p: Problem) -> Run:
         return numbers.astype(jnp.bfloat16) if tensor.dtype == torch.bfloat16 else numbers
 
     phi = getattr(jnp if p.case.activation == "tanh" else jax.nn, p.case.activation)
-    x, y, W, a, cotangent, origin, grad = (
-        array(tensor) for tensor in (p.x, p.y, p.W, p.a, p.cotangent, p.origin, p.grad)
-    )
+    tensors = (p.x, p.y, *first_network(p), p.cotangent, p.origin, p.grad)
+    x, y, W, a, cotangent, origin, grad = map(array, tensors)
     bias = jnp.zeros((), a.dtype) if p.bias is None else array(p.bias)
     storage, points = W.dtype, jnp.dtype(COMPUTE[p.case.dtype])
 
@@ -126,7 +129,22 @@ def _jax(p: Problem) -> Run:
     def gradients(which: tuple[int, ...]) -> Any:
         return jax.value_and_grad(weighted(cotangent), which, has_aux=True)
 
+    def trained(W: Any, iterations: int) -> Any:
+        def iteration(_: int, W: Any) -> Any:
+            attacked = attack(x, y, W, a, bias)
+            loss = jax.grad(lambda W: jax.nn.softplus(-y * f(attacked, W, a, bias)).mean())
+            return W - RATE * loss(W)
+
+        return jax.lax.fori_loop(0, iterations, iteration, W)
+
+    def unpack(result: Any) -> tuple[Tensor, ...]:
+        arrays = result if isinstance(result, tuple) else (result,)
+        return tuple(torch.from_numpy(jnp.asarray(one, jnp.float64).__array__().copy()) for one in arrays)
+
     family = p.case.family
+    if family == "training":
+        train = jax.jit(trained)
+        return training.run(p, lambda count: jax.block_until_ready(train(W, count)), lambda new: unpack(new - W)[0], 1)
     network: tuple[Any, ...] = (x, W, a, bias)
     arguments = network
     if family in ATTACKS:
@@ -141,10 +159,6 @@ def _jax(p: Problem) -> Run:
         compiled = jax.jit(lambda *net: _value_first(jax.value_and_grad(weighted(1.0), (0,), has_aux=True)(*net)))
     else:
         compiled = jax.jit(lambda *net: _value_first(gradients((0, 1, 2))(*net)))
-
-    def unpack(result: Any) -> tuple[Tensor, ...]:
-        arrays = result if isinstance(result, tuple) else (result,)
-        return tuple(torch.from_numpy(jnp.asarray(one, jnp.float64).__array__().copy()) for one in arrays)
 
     return Run(lambda: jax.block_until_ready(compiled(*arguments)), unpack)
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from bench.cases import FAMILIES
-from bench.formulas import FIRST, STEP, VALUE, Problem, analytic_gradient, hidden, l2_step
+from bench.formulas import FIRST, STEP, VALUE, Problem, analytic_gradient, hidden, l2_step, training_steps
+from bench.providers import training
 from bench.providers.base import ATTACKS, Provider, Run, compute_dtype, only
 
 GRADIENTS = frozenset({"value_and_grad", "parameter_grad"})
@@ -33,6 +34,8 @@ def network(p: Problem, x: Tensor, W: Tensor, a: Tensor, bias: Tensor | None) ->
 
 def _eager(p: Problem) -> Run:
     family = p.case.family
+    if family == "training":
+        return training.plain(p, training_steps(p))
     if family == "forward":
         return Run(lambda: network(p, p.x, p.W, p.a, p.bias))
     if family == "l2_step":

@@ -9,6 +9,7 @@ import torch
 
 from bench.cases import Case
 from bench.formulas import Problem
+from bench.providers import training
 from bench.providers.base import EVERY_FAMILY, Provider, Run, as_is, captured, only
 
 _FUNCTION = {
@@ -20,6 +21,7 @@ _FUNCTION = {
     "l2_step": "l2_pgd_step",
     "l2_attack": "l2_pgd",
     "linf_attack": "linf_pgd",
+    "training": "adversarial_train",
 }
 
 
@@ -40,6 +42,8 @@ def _build(p: Problem) -> Run:
     case, op = p.case, getattr(_library(), _FUNCTION[p.case.family])
     x, y, W, a, bias = p.x, p.y, p.W, p.a, p.bias
     activation = case.activation
+    if case.family == "training":
+        return training.ours(p)
     if case.family == "l2_step":
         return Run(lambda: op(x, p.origin, p.grad, step=p.step, radius=p.radius))
     if case.family in ("l2_attack", "linf_attack"):
@@ -73,7 +77,7 @@ PROVIDERS = (
         "ours_graph",
         "the same as a CUDA graph that is replayed",
         _replayed,
-        EVERY_FAMILY - {"tracked"},
+        EVERY_FAMILY - {"tracked", "training"},
         refuses=only(device="cuda"),
     ),
 )
