@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "crew.h"
 #include "engine.h"
 #include "workspace.h"
 
@@ -163,6 +164,7 @@ void run_tasks(const Parallel& run, std::int64_t tasks, void (*body)(void*, std:
     for (std::int64_t task = 0; task < tasks; ++task) body(context, task);
     return;
   }
+  if (run.crew) return run.crew->for_each(tasks, body, context);
   // The only exception of the kernels is bad_alloc; it must not cross the pool.
   Guarded guarded{body, context, {false}};
   run.for_each(

@@ -12,11 +12,14 @@
 
 namespace bk::cpu {
 
+class Crew;
+
 // The caller's thread pool. for_each runs body(context, task) for each task in [0, tasks), and returns when all are
 // done.
 struct Parallel {
   void (*for_each)(std::int64_t tasks, void (*body)(void* context, std::int64_t task), void* context);
   std::int64_t threads = 1;  // how many tasks it runs at a time; only the speed depends on it
+  Crew* crew = nullptr;      // runs them instead, where there is one
 };
 
 // f (networks, n, k).

@@ -12,6 +12,13 @@ template <class Body> BK_HD void for_each_task(const Parallel& run, std::int64_t
       const_cast<Body*>(&body));
 }
 
+// body(run with a crew): its loops are handed to threads that wait for them.
+template <class Body> BK_HD void with_crew(const Parallel& run, const Body& body) {
+  lead_crew(
+      run, [](void* context, const Parallel& crew) { (*static_cast<const Body*>(context))(crew); },
+      const_cast<Body*>(&body));
+}
+
 // Uninitialised numbers.
 template <class A> class Numbers {
  public:

@@ -5,14 +5,18 @@
 namespace bk::cpu::BK_SIMD_LEVEL {
 
 template <class A> void train(const Training<A>& task, Parallel run) {
-  const Parallel serial{run.for_each, 1};
   const std::int64_t networks = task.shape.networks;
   const double rows = static_cast<double>(task.samples.count * task.shape.patches);
   const double m = static_cast<double>(task.shape.neurons), d = static_cast<double>(task.shape.dim);
   const bool small = rows * m * (3 * d + m) < kParallelWork;  // multiply-adds of an iteration
-  const bool apart = networks >= run.threads;
-  for_each_task(apart ? run : serial, networks,
-                [&](std::int64_t index) { NetworkTraining<A>(task, index, apart || small ? serial : run).run(); });
+  if (networks >= run.threads || small) {
+    const Parallel serial{run.for_each, 1};
+    return for_each_task(networks >= run.threads ? run : serial, networks,
+                         [&](std::int64_t index) { NetworkTraining<A>(task, index, serial).run(); });
+  }
+  with_crew(run, [&](const Parallel& crew) {
+    for (std::int64_t index = 0; index < networks; ++index) NetworkTraining<A>(task, index, crew).run();
+  });
 }
 
 template void train<float>(const Training<float>&, Parallel);

@@ -51,7 +51,7 @@ NetworkTraining<A>::NetworkTraining(const Training<A>& task, std::int64_t index,
       w_(neurons_ * depth_),
       velocity_(task.velocity.weight ? neurons_ * depth_ : 0),
       gradient_(neurons_ * depth_),
-      gram_(neurons_ * width_),
+      gram_(width_ * width_),
       points_(2 * rows_ * depth_),
       network_rows_((heads_ + 3) * width_),
       chunk_rows_((3 + heads_) * rows_ * width_),
@@ -64,7 +64,7 @@ NetworkTraining<A>::NetworkTraining(const Training<A>& task, std::int64_t index,
       small_gradients_((heads_ + 1) * neurons_ + heads_),
       points_gram_(task.gram ? seen_ * seen_stride_ : 0),
       change_(task.gram ? seen_ * width_ : 0),
-      gram_step_(task.gram ? neurons_ * width_ : 0),
+      gram_step_(task.gram ? width_ * width_ : 0),
       sums_(neurons_),
       scales_(3 * samples_),
       blocks_(blocks_of_samples()),
@@ -80,7 +80,8 @@ template <class A> std::int64_t NetworkTraining<A>::blocks_of_samples() const {
   const std::int64_t bytes = (4 + heads_) * patches_ * width_ * static_cast<std::int64_t>(sizeof(A));
   std::int64_t together = piecewise_linear(task_.shape.activation) && bytes > 0 ? kWalkBytes / bytes : kMaxWidth<A>;
   together = together < 1 ? 1 : together < kMaxWidth<A> ? together : kMaxWidth<A>;
-  const std::int64_t blocks = divide_up(divide_up(samples_, together), run_.threads) * run_.threads;
+  const std::int64_t least = run_.threads > 1 ? 4 * run_.threads : 1, wanted = divide_up(samples_, together);
+  const std::int64_t blocks = wanted > least ? wanted : least;
   return blocks < samples_ ? blocks : samples_;
 }
 
@@ -136,7 +137,7 @@ template <class A> void NetworkTraining<A>::load() {
   for (std::int64_t j = 0; gram && j < neurons_; ++j) {
     for (std::int64_t k = 0; k < neurons_; ++k) gram_.data()[j * width_ + k] = gram[j * neurons_ + k] * scale * scale;
   }
-  if (!gram) gram_matrix(w_.data(), depth_, neurons_, depth_, gram_.data(), run_);
+  if (!gram && attacked_) gram_matrix(w_.data(), depth_, neurons_, depth_, gram_.data(), run_);
   measure_neurons();
 }
 

@@ -55,7 +55,7 @@ template <class A> class NetworkTraining {
   Attack<A> attack_;
   Zeros<A> w_, velocity_;          // (m, depth)
   Numbers<A> gradient_;            // (m, depth)
-  Zeros<A> gram_;                  // (m, width)
+  Zeros<A> gram_;                  // (width, width)
   Zeros<A> points_;                // (2·rows, depth): X', X
   Zeros<A> network_rows_;          // (k + 3, width): the head in its unit, bias, norms, influence
   Numbers<A> chunk_rows_;          // (3 + directions, rows, width)
@@ -66,7 +66,7 @@ template <class A> class NetworkTraining {
   Numbers<A> small_gradients_;     // (k·m + m + k)
   Numbers<A> points_gram_;         // (seen, seen_stride): X'X'ᵀ
   Numbers<A> change_;              // (seen, width): βH' − ηX'X'ᵀU/2
-  Numbers<A> gram_step_;           // (m, width): M
+  Zeros<A> gram_step_;             // (width, width): M
   Numbers<double> sums_, scales_;  // (m) of the rows of W; (3, n) of the walk
   std::int64_t blocks_;            // of samples that are walked together
   Numbers<A> combined_;            // (blocks, width): R A of a sample
@@ -113,7 +113,7 @@ template <class A> class NetworkTraining {
   void project(double distance);
   void find_gram_change(double rate, double kept);
   void set_hidden();
-  void set_gram(bool in_full, double kept);
+  void set_gram(bool in_full, double rate, double kept);
   void measure_neurons();
 };
 

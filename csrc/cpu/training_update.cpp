@@ -133,7 +133,8 @@ template <class A> void NetworkTraining<A>::update(std::int64_t update) {
   if (descent_.distance) project(descent_.distance[index_]);
   load_head();
   set_hidden();
-  set_gram(in_full, kept);
+  if (!attacked_) return;
+  set_gram(in_full, rate / unit, kept);
   measure_neurons();
 }
 
@@ -187,22 +188,24 @@ template <class A> void NetworkTraining<A>::find_gram_change(double rate, double
   matmul<A>({U_transposed_.data(), seen_stride_, neurons_, seen_, change_.data(), width_, false, width_,
              gram_step_.data(), width_},
             run_);
-  const A size = static_cast<A>(rate);
-  for_each_task(run_, neurons_, [&](std::int64_t j) {
-    for (std::int64_t k = 0; k < width_; ++k) gram_step_.data()[j * width_ + k] *= size;
-  });
 }
 
-template <class A> void NetworkTraining<A>::set_gram(bool in_full, double kept) {
+// `rate`: η / unit.
+template <class A> void NetworkTraining<A>::set_gram(bool in_full, double rate, double kept) {
   if (in_full) return gram_matrix(w_.data(), depth_, neurons_, depth_, gram_.data(), run_);
-  constexpr std::int64_t kSide = kPadding;
-  const A keep = static_cast<A>(kept * kept);
-  for_each_task(run_, divide_up(neurons_, kSide), [&](std::int64_t strip) {
-    const std::int64_t begin = strip * kSide, end = begin + kSide < neurons_ ? begin + kSide : neurons_;
-    for (std::int64_t k = 0; k < neurons_; ++k) {
-      for (std::int64_t j = begin; j < end; ++j) {
-        A* G = gram_.data() + j * width_ + k;
-        *G = keep * *G - (gram_step_.data()[j * width_ + k] + gram_step_.data()[k * width_ + j]);
+  constexpr std::int64_t kLanes = Vec<A>::kLanes;
+  const Vec<A> keep(kept * kept), by(rate);
+  for_each_task(run_, divide_up(neurons_, kPadding), [&](std::int64_t strip) {
+    for (std::int64_t j = strip * kPadding; j < (strip + 1) * kPadding; j += kLanes) {
+      for (std::int64_t k = 0; k < width_; k += kLanes) {
+        Vec<A> other[kLanes];
+        for (int i = 0; i < kLanes; ++i) other[i] = Vec<A>::load(gram_step_.data() + (k + i) * width_ + j);
+        transpose(other);
+        for (int i = 0; i < kLanes; ++i) {
+          A* G = gram_.data() + (j + i) * width_ + k;
+          const Vec<A> M = Vec<A>::load(gram_step_.data() + (j + i) * width_ + k);
+          (keep * Vec<A>::load(G) - by * (M + other[i])).store(G);
+        }
       }
     }
   });

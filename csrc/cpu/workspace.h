@@ -28,4 +28,7 @@ void run_tasks(const Parallel& run, std::int64_t tasks, void (*body)(void*, std:
 // Whether products of float32 numbers run on AMX tiles.
 bool tiles_in_use();
 
+// lead(context, run with a crew of all its threads), crew.h.
+void lead_crew(const Parallel& run, void (*lead)(void* context, const Parallel& crew), void* context);
+
 }  // namespace bk::cpu

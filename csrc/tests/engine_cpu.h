@@ -76,6 +76,8 @@ void pgd(const Network<T>& net, const Samples<Compute<T>>& x0, const Attack<Comp
   cpu::pgd(net, x0, attack, result, pool);
 }
 
+template <class A> void train(const Training<A>& task) { cpu::train(task, pool); }
+
 // Runs `body` at every SIMD level of this machine.
 template <class Body> void each_level(Body body) {
   for (const char* level : {"base", "v3", "v4", "amx"}) {
