@@ -159,12 +159,13 @@ def _orthonormal(rows: Tensor) -> Tensor:
 
 
 def _distinct(rows: Tensor) -> Tensor:
-    """Without rows that repeat another: a third of the rows less costs half the work, and keeps the rank plain."""
+    """Without rows that repeat an earlier one: a third less of them costs half the work, and keeps the rank plain."""
     weights = torch.rand(rows.shape[1], generator=torch.Generator().manual_seed(0), dtype=rows.dtype).to(rows.device)
     key, order = (rows * weights).sum(1).sort(stable=True)
-    rows = rows[order]
-    same = (key[1:] == key[:-1]) & (rows[1:] == rows[:-1]).all(1)
-    return rows[~torch.cat([same.new_zeros(min(1, len(rows))), same])]
+    ordered = rows[order]
+    same = (key[1:] == key[:-1]) & (ordered[1:] == ordered[:-1]).all(1)
+    first = ~torch.cat([same.new_zeros(min(1, len(rows))), same])
+    return rows[order[first].sort().values]
 
 
 # ---- Gaussian mixtures -----------------------------------------------------------------------------------------------

@@ -254,7 +254,7 @@ class _Place:
         return cls(Parameters(**saved["first"]), None if basis is None else Span(basis))
 
     def reduced(self, data: Batch) -> Batch:
-        return data if self.span is None else data._replace(x=self.span.reduce(data.x))
+        return data if self.span is None else data._replace(x=_without_noise(self.span.reduce(data.x), self.span.rank))
 
     def lifted(self, parameters: Parameters) -> Parameters:
         """W0 + (W − W0) Qᵀ: what was not trained is there bit for bit."""
@@ -275,6 +275,15 @@ class _Place:
             "basis": None if self.span is None else self.span.basis,
             "history": [dict(record) for record in records],
         }
+
+
+def _without_noise(x: Tensor, rank: int) -> Tensor:
+    """A basis begins with the points': beyond their number coordinates are rounding, and cost work unless zero."""
+    patches = x.unflatten(-1, (-1, rank)) if rank else x.unsqueeze(-2)
+    beyond = patches[..., patches.shape[-3] * patches.shape[-2] :]
+    if beyond.numel() and beyond.abs().max() <= 16 * torch.finfo(x.dtype).eps * x.abs().max():
+        beyond.zero_()
+    return x
 
 
 def _loaded(saved: Mapping[str, Any], engine: Engine) -> State:

@@ -126,7 +126,12 @@ template <class A> void NetworkTraining<A>::load() {
   network_.weight_unit = unit_of(W, neurons_ * dim_);
   network_.head_unit = unit_of(head_, heads_ * neurons_);
   const A scale = static_cast<A>(1 / network_.weight_unit);
-  for (std::int64_t i = 0; i < rows_; ++i) copy_row(points_.data() + (rows_ + i) * depth_, x + i * dim_, dim_);
+  for (std::int64_t i = 0; i < rows_; ++i) {
+    copy_row(points_.data() + (rows_ + i) * depth_, x + i * dim_, dim_);
+    std::int64_t end = dim_;
+    while (end > x_dim_ && x[i * dim_ + end - 1] == 0) --end;
+    if (end > x_dim_) x_dim_ = end;
+  }
   for (std::int64_t j = 0; j < neurons_; ++j) {
     for (std::int64_t k = 0; k < dim_; ++k) w_.data()[j * depth_ + k] = W[j * dim_ + k] * scale;
     if (velocity) copy_row(velocity_.data() + j * depth_, velocity + j * dim_, dim_);

@@ -2,7 +2,7 @@
 //
 // X (rows, d) are the patches of all samples, rows = n·P. In products, of 2·a·b·c operations:
 //
-//   H  = X wᵀ                   rows·d·m
+//   H  = X wᵀ                   rows·d·m     less where the last columns of X are zero
 //   V  = U G                    rows·m²      where the walk begins, gram_walk.h; its steps flip few gates
 //   X' = X + C w                rows·m·d
 //   ∇W = Uᵀ X'                  rows·m·d     U = φ'(H') ∘ R A, R the cotangent; with a mixture, X and its U below these
@@ -46,6 +46,7 @@ template <class A> class NetworkTraining {
   Parallel run_;
   std::int64_t samples_, patches_, rows_, heads_, neurons_, dim_;
   std::int64_t width_, depth_;  // padded neurons and dim: strides
+  std::int64_t x_dim_ = 0;      // columns of X from here on are zero: a span may begin with that of the samples
   bool attacked_, mixed_;       // whether x' is another point than x, and whether x is learnt from beside it
   std::int64_t first_seen_, seen_, seen_stride_;  // rows of (X'; X) that are learnt from
   A *head_, *bias_, *head_bias_;                  // the present ones

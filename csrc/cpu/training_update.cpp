@@ -168,9 +168,9 @@ template <class A> void NetworkTraining<A>::project(double distance) {
 
 // H without bias, where the next walk begins.
 template <class A> void NetworkTraining<A>::set_hidden() {
-  matmul<A>(
-      {points_.data() + rows_ * depth_, depth_, rows_, dim_, w_.data(), depth_, true, neurons_, chunk_.hidden, width_},
-      run_);
+  matmul<A>({points_.data() + rows_ * depth_, depth_, rows_, x_dim_, w_.data(), depth_, true, neurons_, chunk_.hidden,
+             width_},
+            run_);
 }
 
 // M of the step to come: the points, U and H are those it is made from. `rate`: η / unit.
