@@ -61,7 +61,7 @@ template <class A> class NetworkTraining {
   Zeros<A> network_rows_;          // (k + 3, width): the head in its unit, bias, norms, influence
   Numbers<A> chunk_rows_;          // (3 + directions, rows, width)
   Numbers<A> hidden_, values_;     // (2·rows, width): H at X' and X, and φ of it where the head is trained
-  Zeros<A> U_, U_transposed_;      // (padded 2·rows, width), (width, its padded rows)
+  Zeros<A> U_, U_transposed_;      // (2·rows and some, width), (width, seen_stride)
   Zeros<A> residuals_;             // (k, padded 2·rows): R, once for each patch
   Numbers<A> outputs_;             // (2k + 1, n): f(x'), f(x), and room for margins
   Numbers<A> small_gradients_;     // (k·m + m + k)

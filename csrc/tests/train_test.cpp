@@ -17,6 +17,7 @@ template <class A> struct Trained {
 struct Options {
   bool mixture = false, momentum = false, decay = false, distance = false, head = false, carry = false;
   std::int64_t steps = 3, updates = 4, every = 2;
+  double rate = 0.05;
 };
 
 template <class A> struct TrainingCase {
@@ -31,7 +32,8 @@ template <class A> struct TrainingCase {
         options(options) {
     attack.threat.steps = options.steps;
     const std::int64_t networks = shape.networks;
-    for (std::int64_t i = 0; i < options.updates * networks; ++i) rates.push_back(0.05 + 0.01 * static_cast<double>(i));
+    for (std::int64_t i = 0; i < options.updates * networks; ++i)
+      rates.push_back(options.rate * (1 + 0.2 * static_cast<double>(i)));
     for (std::int64_t i = 0; i < networks; ++i) {
       const double turn = static_cast<double>(i);
       if (options.mixture) mixture.push_back(0.6 + 0.1 * turn);
@@ -266,6 +268,7 @@ template <class A> void check_options() {
 template <class A> void check_losses() {
   Options options;
   options.head = options.mixture = true;
+  options.rate = 1e-3;  // where e^−m is large, too
   for (const TrainingLoss loss : kOneOutput) {
     TrainingCase<A>({1, 6, 20, 9}, ActivationKind::tanh, loss, options).check("loss");
   }
