@@ -31,8 +31,9 @@ __global__ void __launch_bounds__(kThreads, kTeamBlocks)
   if (gram_scale != nullptr) gram_scale[network] = static_cast<A>(1 / weight / weight);
 }
 
-template <class T, class Phi, int kSize>
-__global__ void __launch_bounds__(kThreads, kTeamBlocks) look_first_kernel(const GramWalk<T> p, const Phi phi) {
+template <class T, int kSize>
+__global__ void __launch_bounds__(kThreads, kTeamBlocks)
+    look_first_kernel(const GramWalk<T> p, const Gate<Compute<T>> phi) {
   using A = Compute<T>;
   const Team<kSize> team;
   if (team.row() >= p.rows.rows()) return;
@@ -91,11 +92,8 @@ int find_units(const Network<T>& network, const Compute<T>* norms, Compute<T>* w
 }
 
 template <class T> int look_first(const GramWalk<T>& walk, cudaStream_t stream) {
-  return visit_gate(walk.network.activation, [&](auto phi) {
-    using Phi = decltype(phi);
-    return launch_teams(walk.rows.rows(), walk.size(), look_first_kernel<T, Phi, kWarp>,
-                        look_first_kernel<T, Phi, kThreads>, stream, walk, phi);
-  });
+  return launch_teams(walk.rows.rows(), walk.size(), look_first_kernel<T, kWarp>, look_first_kernel<T, kThreads>,
+                      stream, walk, gate_of<Compute<T>>(walk.network.activation));
 }
 
 template <class T> int write_direction(const GramWalk<T>& walk, int64_t head, cudaStream_t stream) {

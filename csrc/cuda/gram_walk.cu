@@ -5,7 +5,8 @@ namespace bk::cuda {
 namespace {
 
 constexpr double kLeastShrink = 9.313225746154785e-10;  // 2^-30
-constexpr int kWalkBlocks = 1;                          // per multiprocessor: with two, registers spill
+constexpr int kWalkBlocks = 1;                          // per multiprocessor: two would leave 128 registers, and spill
+// Loops are not unrolled: they are many, wait for memory, and would take ptxas two minutes for each architecture.
 
 struct Measures {
   double square, bound;  // ‖g‖², and Σ |U_j| ‖w_j‖
@@ -25,11 +26,11 @@ struct TurnCounts {
   int v[kThreads / kWarp];
 };
 
-template <class T, class Phi, int kSize> class RowWalk {
+template <class T, int kSize> class RowWalk {
  public:
   using A = Compute<T>;
 
-  __device__ RowWalk(const GramWalk<T>& walk, const Phi& activation, const Team<kSize>& members)
+  __device__ RowWalk(const GramWalk<T>& walk, const Gate<A>& activation, const Team<kSize>& members)
       : p(walk), phi(activation), team(members), row(walk, members.row()) {
     start_norm_ = start_norm(p, team, row.row);
     unit_ = row_unit(p, row.row, start_norm_);
@@ -58,7 +59,7 @@ template <class T, class Phi, int kSize> class RowWalk {
   static constexpr int kWarps = kSize / kWarp;
 
   const GramWalk<T>& p;
-  const Phi& phi;
+  const Gate<A>& phi;
   const Team<kSize>& team;
   const Row<T> row;
   double start_norm_, unit_, shrink_ = 1, start_ = 1, drift_ = 0;
@@ -85,6 +86,7 @@ template <class T, class Phi, int kSize> class RowWalk {
   // What a change of 1 in the slope of a neuron changes g by.
   __device__ double influence(int64_t neuron) const {
     double square = 0;
+#pragma unroll 1
     for (int64_t c = 0; c < heads(); ++c) {
       const double a = row.head_of(c, neuron);
       square += a * a;
@@ -103,11 +105,13 @@ template <class T, class Phi, int kSize> class RowWalk {
   // U and g wᵀ of a neuron, at R.
   __device__ A direction(int64_t i, int64_t neuron) const {
     A mixed = A(0);
+#pragma unroll 1
     for (int64_t c = 0; c < heads(); ++c) mixed += mix(c) * row.head_of(c, neuron);
     return row.of(p.slopes)[i] * mixed;
   }
   __device__ A gradient(int64_t i) const {
     A mixed = A(0);
+#pragma unroll 1
     for (int64_t c = 0; c < heads(); ++c) mixed += mix(c) * V(c)[i];
     return mixed;
   }
@@ -120,6 +124,7 @@ template <class T, class Phi, int kSize> class RowWalk {
     turned_ = 0;
     turns_ = 0;
     team.sync();  // all have read the lists of the step before
+#pragma unroll 1
     for (int64_t first = warp * kWarp; first < row.size; first += kSize) {
       const int64_t i = first + lane;
       A change = A(0);
@@ -141,6 +146,7 @@ template <class T, class Phi, int kSize> class RowWalk {
   // f, the margin and R of this iterate; false where one is not finite.
   __device__ bool see() {
     bool finite = true;
+#pragma unroll 1
     for (int64_t c = 0; c < heads(); ++c) {
       Sum<A> sum = {A(0)};
       each_neuron(team, p.network.patches, row.m,
@@ -177,12 +183,15 @@ template <class T, class Phi, int kSize> class RowWalk {
     team.sync();
     const A* G = p.gram + row.network * row.m * row.m;
     const A scale = p.gram_scale == nullptr ? A(1) : p.gram_scale[row.network];
+#pragma unroll 1
     for (int64_t c = 0; c < heads(); ++c) {
       each_neuron(team, p.network.patches, row.m, [&](int64_t i, int64_t neuron) {
         const int64_t first = i - neuron;  // of the patch
         A change = A(0);
+#pragma unroll 1
         for (int warp = 0; warp < kWarps; ++warp) {
           const Turn<A>* list = turns_of(warp);
+#pragma unroll 1
           for (int k = 0; k < counts.v[first_warp + warp]; ++k) {
             const int64_t turned = list[k].at - first;
             if (turned < 0 || turned >= row.m) continue;
@@ -210,11 +219,13 @@ template <class T, class Phi, int kSize> class RowWalk {
     sum_measures();
     drift_ += measures_.drift;
     double largest = 0;
+#pragma unroll 1
     for (int64_t c = 0; c < heads(); ++c) {
       const double size = magnitude(mix(c));
       if (size > largest) largest = size;
     }
     if (drift_ * largest * largest > 16 * measures_.square) {
+#pragma unroll 1
       for (int64_t c = 0; c < heads(); ++c) refresh(c);
       drift_ = 0;
       turned_ = 0;
@@ -229,18 +240,22 @@ template <class T, class Phi, int kSize> class RowWalk {
     const T* weight = p.network.weight + row.network * row.m * d;
     const A* S = row.of(p.slopes);
     A* g = p.rows.x + row.row * p.rows.dim;
+#pragma unroll 1
     for (int64_t first = 0; first < row.size; first += row.m) {
       team.sync();
       team.for_each(d, [&](int64_t k) {
         A sum = A(0);
+#pragma unroll 1
         for (int64_t j = 0; j < row.m; ++j) {
           sum += S[first + j] * row.head_of(c, j) * (widen(weight[j * d + k]) * row.weight_scale);
         }
         g[k] = sum;
       });
       team.sync();
+#pragma unroll 1
       for (int64_t j = team.lane() / kWarp; j < row.m; j += kWarps) {
         Sum<A> sum = {A(0)};
+#pragma unroll 1
         for (int64_t k = team.lane() % kWarp; k < d; k += kWarp) {
           sum.value += g[k] * (widen(weight[j * d + k]) * row.weight_scale);
         }
@@ -305,20 +320,17 @@ template <class T, class Phi, int kSize> class RowWalk {
   }
 };
 
-template <class T, class Phi, int kSize>
-__global__ void __launch_bounds__(kThreads, kWalkBlocks) walk_kernel(const GramWalk<T> p, const Phi phi) {
+template <class T, int kSize>
+__global__ void __launch_bounds__(kThreads, kWalkBlocks) walk_kernel(const GramWalk<T> p, const Gate<Compute<T>> phi) {
   const Team<kSize> team;
-  if (team.row() < p.rows.rows()) RowWalk<T, Phi, kSize>(p, phi, team).run();
+  if (team.row() < p.rows.rows()) RowWalk<T, kSize>(p, phi, team).run();
 }
 
 }  // namespace
 
 template <class T> int walk_rows(const GramWalk<T>& walk, cudaStream_t stream) {
-  return visit_gate(walk.network.activation, [&](auto phi) {
-    using Phi = decltype(phi);
-    return launch_teams<kShortWalk>(walk.rows.rows(), walk.size(), walk_kernel<T, Phi, kWarp>,
-                                    walk_kernel<T, Phi, kThreads>, stream, walk, phi);
-  });
+  return launch_teams<kShortWalk>(walk.rows.rows(), walk.size(), walk_kernel<T, kWarp>, walk_kernel<T, kThreads>,
+                                  stream, walk, gate_of<Compute<T>>(walk.network.activation));
 }
 
 template int walk_rows(const GramWalk<float>&, cudaStream_t);
