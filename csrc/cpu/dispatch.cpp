@@ -139,13 +139,80 @@ bool tiles_in_use() { return current_level() == Level::amx; }
 
 // ---- what the levels share: memory and the guarded parallel loop ----------------------------------------------------
 
-// Not rounded up to the alignment, so that a sanitizer sees the end where it is.
+namespace {
+
 constexpr std::align_val_t kCacheLine{64};
-Workspace::Workspace(std::size_t bytes) : memory_(::operator new(bytes, kCacheLine)) {}
-Workspace::~Workspace() { ::operator delete(memory_, kCacheLine); }
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr std::size_t kMostSpare = 0;  // what is kept is not watched
+#else
+constexpr std::size_t kMostSpare = std::size_t{64} << 20;
+#endif
+constexpr std::size_t kLeastSpare = std::size_t{1} << 16;  // malloc keeps smaller ones itself
+
+// Memory of one thread that nobody uses at the moment, the oldest first.
+class Spare {
+ public:
+  ~Spare() {
+    while (count_ > 0) ::operator delete(remove(0).memory, kCacheLine);
+  }
+
+  // A block of `bytes`, at most twice as many, which `bytes` becomes; null if there is none.
+  void* take(std::size_t& bytes) {
+    int best = -1;
+    for (int i = 0; i < count_; ++i) {
+      const bool fits = blocks_[i].bytes >= bytes && blocks_[i].bytes / 2 <= bytes;
+      if (fits && (best < 0 || blocks_[i].bytes < blocks_[best].bytes)) best = i;
+    }
+    if (best < 0) return nullptr;
+    const Block found = remove(best);
+    bytes = found.bytes;
+    return found.memory;
+  }
+
+  // Whether it keeps the block; the oldest ones make room.
+  bool give(void* memory, std::size_t bytes) {
+    if (bytes < kLeastSpare || bytes > kMostSpare) return false;
+    while (count_ == kMostBlocks || total_ + bytes > kMostSpare) ::operator delete(remove(0).memory, kCacheLine);
+    blocks_[count_++] = {memory, bytes};
+    total_ += bytes;
+    return true;
+  }
+
+ private:
+  static constexpr int kMostBlocks = 32;
+  struct Block {
+    void* memory;
+    std::size_t bytes;
+  };
+  Block blocks_[kMostBlocks];
+  int count_ = 0;
+  std::size_t total_ = 0;
+
+  Block remove(int index) {
+    const Block removed = blocks_[index];
+    for (--count_; index < count_; ++index) blocks_[index] = blocks_[index + 1];
+    total_ -= removed.bytes;
+    return removed;
+  }
+};
+
+thread_local Spare spare;
+
+}  // namespace
+
+// Not rounded up to the alignment, so that a sanitizer sees the end where it is.
+Workspace::Workspace(std::size_t bytes) : memory_(nullptr), bytes_(bytes) {
+  if (bytes >= kLeastSpare) memory_ = spare.take(bytes_);
+  if (!memory_) memory_ = ::operator new(bytes_, kCacheLine);
+}
+Workspace::~Workspace() {
+  if (!spare.give(memory_, bytes_)) ::operator delete(memory_, kCacheLine);
+}
 
 Workspace& Workspace::operator=(Workspace&& other) {
   std::swap(memory_, other.memory_);
+  std::swap(bytes_, other.bytes_);
   return *this;
 }
 

@@ -131,10 +131,10 @@ template <class A> void vector_matmul(const Matmul<A>& task, const Parallel& run
 template <class A> void matmul(const Matmul<A>& task, const Parallel& run) {
 #if defined(BK_TILES)
   if constexpr (sizeof(A) == sizeof(float)) {
-    if (tiles_in_use() && worth_tiles(task.depth, task.columns)) {
+    const bool packed = task.packed && task.packed->any();
+    if (tiles_in_use() && (packed || worth_tiles(task.rows, task.depth, task.columns))) {
       const TileRows product{task.a, task.a_stride, task.rows, task.c, task.c_stride};
       const TileColumns columns{task.b, task.b_stride, task.transposed, task.depth, task.columns};
-      const bool packed = task.packed && task.packed->any();
       return tile_matmul({columns, &product, 1, task.accumulate, packed ? task.packed : nullptr}, run);
     }
   }

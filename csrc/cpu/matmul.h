@@ -13,7 +13,7 @@ BK_HD std::int64_t padded(std::int64_t columns) { return (columns + kPadding - 1
 
 // C (rows, columns) = or += a (rows, depth) · B. Row i of a begins at a + i·a_stride, and so on.
 // Each element is a chain of multiply-adds in blocks of depth, or a sum on tiles: its bits depend on no other row or
-// column.
+// column, but for tiles on how many there are.
 template <class A> struct Matmul {
   const A* a;
   std::int64_t a_stride;

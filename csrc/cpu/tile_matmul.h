@@ -7,8 +7,11 @@
 #if defined(BK_TILES)
 namespace bk::cpu::BK_SIMD_LEVEL {
 
-// Else packing costs more than tiles save. Does not ask for the rows, since a batch may be split.
+// Else packing costs more than tiles save: of what is packed for one product, of so many rows, or for several.
 BK_HD bool worth_tiles(std::int64_t depth, std::int64_t columns) { return depth >= 64 && columns >= 128; }
+BK_HD bool worth_tiles(std::int64_t rows, std::int64_t depth, std::int64_t columns) {
+  return rows >= 256 && worth_tiles(depth, columns);
+}
 
 // C = or += a · B. `lower`: a is Bᵀ, and only what is on and below the diagonal is needed.
 struct TileRows {

@@ -8,7 +8,8 @@
 
 namespace bk::cpu {
 
-// Uninitialised memory, aligned to a cache line. Throws std::bad_alloc.
+// Uninitialised memory, aligned to a cache line. Throws std::bad_alloc. A thread keeps up to 64 MiB of what it has given
+// back: memory that is new to a process costs more than most of what is done in it.
 class Workspace {
  public:
   explicit Workspace(std::size_t bytes);
@@ -20,6 +21,7 @@ class Workspace {
 
  private:
   void* memory_;
+  std::size_t bytes_;  // may be more than was asked for
 };
 
 // body(context, task) for each task, in the pool if there are several of each; std::bad_alloc reaches the caller.
