@@ -28,8 +28,9 @@ template <class T> void check_shapes() {
   for (const Shape& shape : shapes) {
     for (const ActivationKind kind : engine::gram_kinds()) {
       AttackCase<T> attack = gram_case<T>(shape, kind);
-      const bool large = shape.rows() * shape.neurons > 2000;
-      if (large && kind != ActivationKind::relu && kind != ActivationKind::tanh) continue;
+      // Of so many gates one lies within float's rounding of its kink, and a step turns it one way or the other.
+      const bool large = shape.rows() * shape.neurons > 20000, exact = sizeof(Compute<T>) == sizeof(double);
+      if (large && kind != ActivationKind::tanh && !(exact && kind == ActivationKind::relu)) continue;
       attack.check("gram");
       attack.threat.stop_early = true;
       attack.check("gram, stopping early");
