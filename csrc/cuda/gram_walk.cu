@@ -6,6 +6,7 @@ namespace {
 
 constexpr double kLeastShrink = 9.313225746154785e-10;  // 2^-30
 constexpr int kWalkBlocks = 1;                          // per multiprocessor: two would leave 128 registers, and spill
+
 // Loops are not unrolled: they are many, wait for memory, and would take ptxas two minutes for each architecture.
 
 struct Measures {

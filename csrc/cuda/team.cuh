@@ -57,9 +57,10 @@ template <int kSize> struct Team {
   }
 };
 
-// Launches one team per row: `warp_kernel` and `block_kernel` are the same kernel for the two sizes of a team. What is
-// done to a row many times over may call for a block earlier: it waits for itself, and not for memory.
+// The same for what is done to a row many times over, which waits for itself and not for memory.
 constexpr int64_t kShortWalk = 128;
+
+// Launches one team per row: `warp_kernel` and `block_kernel` are the same kernel for the two sizes of a team.
 template <int64_t kShort = kShortRow, class... Parameters, class... Arguments>
 int launch_teams(int64_t rows, int64_t length, void (*warp_kernel)(Parameters...), void (*block_kernel)(Parameters...),
                  cudaStream_t stream, const Arguments&... arguments) {

@@ -116,7 +116,8 @@ Cost half_sparse_cost(const Problem& p) {
                  traffic(p, s.K + 2, 5 * s.K + 2), 0);
 }
 
-// G is half a product of W with itself (all of it on CUDA). V of each head is U G or (U W) Wᵀ, whichever is less; a smooth φ has one V.
+// G is half a product of W with itself (all of it on CUDA). V of each head is U G or (U W) Wᵀ, whichever is less; a
+// smooth φ has one V.
 Cost gram_cost(const Problem& p) {
   const Sizes s(p);
   const bool cuda = p.device == Device::cuda;
