@@ -61,9 +61,13 @@ template <class T> class NetworkAttack {
 };
 
 template <class A> bool all_finite(const A* numbers, std::int64_t count) {
-  A zero = 0;  // 0 · number is 0 for numbers, NaN for the rest
-  for (std::int64_t i = 0; i < count; ++i) zero += numbers[i] * A(0);
-  return zero == 0;
+  using V = Vec<A>;
+  V zeros(0);  // 0 · number is 0 for numbers, NaN for the rest
+  std::int64_t i = 0;
+  for (; i + V::kLanes <= count; i += V::kLanes) zeros += V::load(numbers + i) * V(0);
+  A zero = 0;
+  for (; i < count; ++i) zero += numbers[i] * A(0);
+  return zero == 0 && bits(zeros == V(0)) == (std::uint32_t{1} << V::kLanes) - 1;
 }
 
 // start − x0, projected on the ball, into `start`; returns its norm. NaN where a number is none.

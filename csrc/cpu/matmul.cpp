@@ -122,10 +122,16 @@ template <class A> void vector_matmul(const Matmul<A>& task, const Parallel& run
   if (task.rows < 1) return;
   const std::int64_t panels = divide_up(task.columns, kColumns), groups = row_groups(panels, task.rows, run.threads);
   for_each_task(run, panels * groups, [&](std::int64_t index) {
-    const std::int64_t group = index % groups;
-    multiply(task, Panel<A>(index / groups, task.columns), task.rows * group / groups,
-             task.rows * (group + 1) / groups);
+    // Lower panels near the end are short, and a thread takes neighbours: first, last, second, last but one, …
+    const std::int64_t turn = index / groups, group = index % groups;
+    const Panel<A> panel(!task.lower ? turn : turn % 2 == 0 ? turn / 2 : panels - 1 - turn / 2, task.columns);
+    const std::int64_t first = task.lower ? panel.column : 0, rows = task.rows - first;
+    multiply(task, panel, first + rows * group / groups, first + rows * (group + 1) / groups);
   });
+}
+
+template <class A> void mirror_lower(A* G, std::int64_t size, const Parallel& run) {
+  for_each_task(run, divide_up(size, kColumns), [&](std::int64_t panel) { mirror(G, size, panel * kColumns); });
 }
 
 template <class A> void matmul(const Matmul<A>& task, const Parallel& run) {
@@ -133,7 +139,7 @@ template <class A> void matmul(const Matmul<A>& task, const Parallel& run) {
   if constexpr (sizeof(A) == sizeof(float)) {
     const bool packed = task.packed && task.packed->any();
     if (tiles_in_use() && (packed || worth_tiles(task.rows, task.depth, task.columns))) {
-      const TileRows product{task.a, task.a_stride, task.rows, task.c, task.c_stride};
+      const TileRows product{task.a, task.a_stride, task.rows, task.c, task.c_stride, task.lower};
       const TileColumns columns{task.b, task.b_stride, task.transposed, task.depth, task.columns};
       return tile_matmul({columns, &product, 1, task.accumulate, packed ? task.packed : nullptr}, run);
     }
@@ -157,20 +163,6 @@ PackedColumns pack_once([[maybe_unused]] const A* b, [[maybe_unused]] std::int64
   return {};
 }
 
-// G on and below the diagonal.
-template <class A> void lower_gram(const Matmul<A>& task, A* G, const Parallel& run) {
-  const std::int64_t rows = task.columns;
-  const Matmul<A> product{task.b, task.b_stride, rows, task.depth, task.b, task.b_stride, true, rows, G, padded(rows)};
-  const std::int64_t panels = divide_up(rows, kColumns), groups = row_groups(panels, rows, run.threads);
-  for_each_task(run, panels * groups, [&](std::int64_t index) {
-    // First, last, second, last but one, …: panels near the end are short, and a thread takes neighbours.
-    const std::int64_t turn = index / groups, group = index % groups;
-    const Panel<A> panel(turn % 2 == 0 ? turn / 2 : panels - 1 - turn / 2, rows);
-    const std::int64_t height = rows - panel.column;
-    multiply(product, panel, panel.column + height * group / groups, panel.column + height * (group + 1) / groups);
-  });
-}
-
 // The product, and G on and below the diagonal.
 template <class A> void matmul_and_lower_gram(const Matmul<A>& task, A* G, const Parallel& run) {
 #if defined(BK_TILES)
@@ -183,13 +175,15 @@ template <class A> void matmul_and_lower_gram(const Matmul<A>& task, A* G, const
   }
 #endif
   vector_matmul(task, run);
-  lower_gram(task, G, run);
+  Matmul<A> gram{task.b,        task.b_stride, task.columns, task.depth, task.b,
+                 task.b_stride, true,          task.columns, G,          padded(task.columns)};
+  gram.lower = true;
+  vector_matmul(gram, run);
 }
 
 template <class A> void matmul_and_gram(const Matmul<A>& task, A* G, const Parallel& run) {
   matmul_and_lower_gram(task, G, run);
-  for_each_task(run, divide_up(task.columns, kColumns),
-                [&](std::int64_t panel) { mirror(G, task.columns, panel * kColumns); });
+  mirror_lower(G, task.columns, run);
 }
 
 template <class A>
@@ -201,6 +195,7 @@ void gram_matrix(const A* w, std::int64_t stride, std::int64_t rows, std::int64_
   template void matmul<A>(const Matmul<A>&, const Parallel&);                                               \
   template void vector_matmul<A>(const Matmul<A>&, const Parallel&);                                        \
   template PackedColumns pack_once<A>(const A*, std::int64_t, std::int64_t, std::int64_t, const Parallel&); \
+  template void mirror_lower<A>(A*, std::int64_t, const Parallel&);                                         \
   template void gram_matrix<A>(const A*, std::int64_t, std::int64_t, std::int64_t, A*, const Parallel&);    \
   template void matmul_and_gram<A>(const Matmul<A>&, A*, const Parallel&);
 BK_INSTANTIATE(float)

@@ -26,6 +26,7 @@ template <class A> struct Matmul {
   std::int64_t c_stride;
   bool accumulate = false;
   const PackedColumns* packed = nullptr;  // of b, from pack_once()
+  bool lower = false;  // C is square, and only what is on and below its diagonal is needed: half the work
 };
 template <class A> void matmul(const Matmul<A>& task, const Parallel& run);
 // The same without tiles.
@@ -38,6 +39,9 @@ PackedColumns pack_once(const A* b, std::int64_t stride, std::int64_t depth, std
 // A product with B = wᵀ, transposed and not accumulated, and G (columns, padded(columns)) = w wᵀ, half the work of a
 // product: w is packed for both at once.
 template <class A> void matmul_and_gram(const Matmul<A>& task, A* G, const Parallel& run);
+
+// What is above the diagonal of G (size, padded(size)) from what is below it, and zeros beyond the columns.
+template <class A> void mirror_lower(A* G, std::int64_t size, const Parallel& run);
 
 // G alone, w (rows, depth).
 template <class A>

@@ -13,7 +13,7 @@ BK_HD bool worth_tiles(std::int64_t rows, std::int64_t depth, std::int64_t colum
   return rows >= 256 && worth_tiles(depth, columns);
 }
 
-// C = or += a · B. `lower`: a is Bᵀ, and only what is on and below the diagonal is needed.
+// C = or += a · B. `lower`: only what is on and below the diagonal is needed.
 struct TileRows {
   const float* a;
   std::int64_t a_stride, rows;

@@ -44,6 +44,7 @@ NetworkTraining<A>::NetworkTraining(const Training<A>& task, std::int64_t index,
       first_seen_(attacked_ ? 0 : rows_),
       seen_(mixed_ ? 2 * rows_ : rows_),
       seen_stride_(padded(seen_)),
+      factors_stride_(task.gram ? 2 * seen_stride_ : seen_stride_),
       head_(of_network(task.now.head, heads_ * neurons_)),
       bias_(of_network(task.now.bias, neurons_)),
       head_bias_(of_network(task.now.head_bias, heads_)),
@@ -57,14 +58,12 @@ NetworkTraining<A>::NetworkTraining(const Training<A>& task, std::int64_t index,
       chunk_rows_((3 + heads_) * rows_ * width_),
       hidden_(2 * rows_ * width_),
       values_(task.descent.trains_head ? 2 * rows_ * width_ : 0),
-      U_((2 * rows_ + kPadding) * width_),
-      U_transposed_(width_ * seen_stride_),
+      factors_((factors_stride_ - seen_stride_ + 2 * rows_ + kPadding) * width_),
+      transposed_(width_ * factors_stride_),
       residuals_(heads_ * padded(2 * rows_)),
       outputs_((2 * heads_ + 1) * samples_),
       small_gradients_((heads_ + 1) * neurons_ + heads_),
       points_gram_(task.gram ? seen_ * seen_stride_ : 0),
-      change_(task.gram ? seen_ * width_ : 0),
-      gram_step_(task.gram ? width_ * width_ : 0),
       sums_(neurons_),
       scales_(3 * samples_),
       blocks_(blocks_of_samples()),
@@ -176,7 +175,7 @@ template <class A> void NetworkTraining<A>::run() {
   for (std::int64_t update = 0; update < task_.updates || update == 0; ++update) {
     const bool recorded = due(update);
     look(mixed_ || !attacked_ || (recorded && task_.records.clean));
-    find_gradient();
+    find_gradient(!steps_at_once() || (recorded && task_.records.gradient_norm));
     if (recorded) record(place++);
     if (task_.updates > 0) this->update(update);
   }
@@ -264,7 +263,7 @@ void NetworkTraining<A>::learn_from(std::int64_t sample, std::int64_t row, const
   const A unit = static_cast<A>(network_.head_unit);
   for (std::int64_t j = 0; j < width_ && unit != 1; ++j) combined[j] *= unit;
   for (std::int64_t p = begin; p < begin + patches_; ++p) {
-    A* U = U_.data() + p * width_;
+    A* U = this->U() + p * width_;
     copy_row(U, hidden_.data() + p * width_, width_);
     gate_elements<A>(network_.activation, U, 1, width_ / Vec<A>::kLanes,
                      descent_.trains_head ? values_.data() + p * width_ : nullptr, combined);

@@ -10,9 +10,9 @@
 //
 // Where the rows are few beside d (carries_gram) G follows the step w' = βw − ηUᵀX', β = 1 − ηκ, instead:
 //
-//   G' = β²G − (M + Mᵀ),  M = ηUᵀ(βH' − ηX'X'ᵀU/2)          rows·m² + rows²·(m + d/2)
+//   G' = β²G − ηUᵀE − ηEᵀU,  E = βH' − ηX'X'ᵀU/2            rows·m² + rows²·(m + d/2)
 //
-// Its rounding errors add up, and it is taken in full at every kRefresh-th iteration, counted from the training's first,
+// as one product of half the elements, (−ηUᵀ | −ηEᵀ) by (E; U). Its rounding errors add up, and it is taken in full at every kRefresh-th iteration, counted from the training's first,
 // so that no bit depends on where calls begin and end. Nor does one on the threads: they share rows, never sums.
 #pragma once
 
@@ -49,6 +49,7 @@ template <class A> class NetworkTraining {
   std::int64_t x_dim_ = 0;      // columns of X from here on are zero: a span may begin with that of the samples
   bool attacked_, mixed_;       // whether x' is another point than x, and whether x is learnt from beside it
   std::int64_t first_seen_, seen_, seen_stride_;  // rows of (X'; X) that are learnt from
+  std::int64_t factors_stride_;                   // seen_stride, or twice that
   A *head_, *bias_, *head_bias_;                  // the present ones
 
   GramNetwork<A> network_{};
@@ -61,13 +62,12 @@ template <class A> class NetworkTraining {
   Zeros<A> network_rows_;          // (k + 3, width): the head in its unit, bias, norms, influence
   Numbers<A> chunk_rows_;          // (3 + directions, rows, width)
   Numbers<A> hidden_, values_;     // (2·rows, width): H at X' and X, and φ of it where the head is trained
-  Zeros<A> U_, U_transposed_;      // (2·rows and some, width), (width, seen_stride)
+  Zeros<A> factors_;               // where G is carried, E (seen_stride, width); U (2·rows and some, width)
+  Zeros<A> transposed_;            // (width, factors_stride): Uᵀ, and where G is carried Eᵀ beside it
   Zeros<A> residuals_;             // (k, padded 2·rows): R, once for each patch
   Numbers<A> outputs_;             // (2k + 1, n): f(x'), f(x), and room for margins
   Numbers<A> small_gradients_;     // (k·m + m + k)
   Numbers<A> points_gram_;         // (seen, seen_stride): X'X'ᵀ
-  Numbers<A> change_;              // (seen, width): βH' − ηX'X'ᵀU/2
-  Zeros<A> gram_step_;             // (width, width): M
   Numbers<double> sums_, scales_;  // (m) of the rows of W; (3, n) of the walk
   std::int64_t blocks_;            // of samples that are walked together
   Numbers<A> combined_;            // (blocks, width): R A of a sample
@@ -76,6 +76,10 @@ template <class A> class NetworkTraining {
 
   bool due(std::int64_t update) const { return task_.updates == 0 || (task_.iteration + update) % task_.every == 0; }
   bool carries_gram() const { return task_.gram != nullptr; }
+  // Whether a step is w −= ηUᵀX' and no more: then it needs no gradient in memory.
+  bool steps_at_once() const { return !task_.velocity.weight && value_of(descent_.weight_decay, 0) == 0; }
+  A* E() const { return factors_.data(); }
+  A* U() const { return factors_.data() + (factors_stride_ - seen_stride_) * width_; }
   std::int64_t block_begin(std::int64_t block) const { return samples_ * block / blocks_; }
   A* head_gradient() const { return small_gradients_.data(); }
   A* bias_gradient() const { return head_gradient() + heads_ * neurons_; }
@@ -103,8 +107,9 @@ template <class A> class NetworkTraining {
   void learn_from(std::int64_t sample, std::int64_t row, const A* f, double share, A* combined);
 
   // training_update.cpp: learning
-  void find_gradient();
-  void transpose_U();
+  void find_gradient(bool of_weights);
+  void transpose(const A* rows, A* to) const;
+  void multiply_by_points(bool accumulate, A* to) const;
   void record(std::int64_t place);
   double mean_loss(const A* f) const;
   double norm_of_gradient() const;
@@ -112,9 +117,10 @@ template <class A> class NetworkTraining {
   void update(std::int64_t update);
   void step_numbers(A* now, const A* gradient, A* velocity, std::int64_t count, A rate, A decay, A momentum) const;
   void project(double distance);
-  void find_gram_change(double rate, double kept);
+  void step_weights(double rate, double decay, A momentum);
+  void find_gram_factor(double rate, double kept);
   void set_hidden();
-  void set_gram(bool in_full, double rate, double kept);
+  void set_gram(bool in_full, double kept);
   void measure_neurons();
 };
 

@@ -17,11 +17,9 @@ double norm_of_rows(const double* norms, std::int64_t rows) {
 
 }  // namespace
 
-template <class A> void NetworkTraining<A>::find_gradient() {
-  transpose_U();
-  matmul<A>({U_transposed_.data(), seen_stride_, neurons_, seen_, points_.data() + first_seen_ * depth_, depth_, false,
-             depth_, gradient_.data(), depth_},
-            run_);
+template <class A> void NetworkTraining<A>::find_gradient(bool of_weights) {
+  transpose(U() + first_seen_ * width_, transposed_.data());
+  if (of_weights) multiply_by_points(false, gradient_.data());
   const std::int64_t stride = padded(2 * rows_);
   for (std::int64_t c = 0; descent_.trains_head && c < heads_; ++c) {
     A* sums = head_gradient() + c * neurons_;
@@ -33,7 +31,7 @@ template <class A> void NetworkTraining<A>::find_gradient() {
   }
   for (std::int64_t j = 0; descent_.trains_bias && j < neurons_; ++j) {
     A sum = 0;
-    for (std::int64_t i = 0; i < seen_; ++i) sum += U_transposed_.data()[j * seen_stride_ + i];
+    for (std::int64_t i = 0; i < seen_; ++i) sum += transposed_.data()[j * factors_stride_ + i];
     bias_gradient()[j] = sum;
   }
   for (std::int64_t c = 0; descent_.trains_head_bias && c < heads_; ++c) {
@@ -43,18 +41,26 @@ template <class A> void NetworkTraining<A>::find_gradient() {
   }
 }
 
-template <class A> void NetworkTraining<A>::transpose_U() {
+// Rows (seen, width) into columns of `transposed`.
+template <class A> void NetworkTraining<A>::transpose(const A* rows, A* to) const {
   constexpr std::int64_t kLanes = Vec<A>::kLanes;
   for_each_task(run_, divide_up(width_, kPadding), [&](std::int64_t strip) {
     for (std::int64_t j = strip * kPadding; j < (strip + 1) * kPadding; j += kLanes) {
       for (std::int64_t i = 0; i < seen_stride_; i += kLanes) {
         Vec<A> square[kLanes];
-        for (int k = 0; k < kLanes; ++k) square[k] = Vec<A>::load(U_.data() + (first_seen_ + i + k) * width_ + j);
-        transpose(square);
-        for (int k = 0; k < kLanes; ++k) square[k].store(U_transposed_.data() + (j + k) * seen_stride_ + i);
+        for (int k = 0; k < kLanes; ++k) square[k] = Vec<A>::load(rows + (i + k) * width_ + j);
+        cpu::BK_SIMD_LEVEL::transpose(square);
+        for (int k = 0; k < kLanes; ++k) square[k].store(to + (j + k) * factors_stride_ + i);
       }
     }
   });
+}
+
+// `to` = or += Uᵀ X', of the rows that are learnt from.
+template <class A> void NetworkTraining<A>::multiply_by_points(bool accumulate, A* to) const {
+  matmul<A>({transposed_.data(), factors_stride_, neurons_, seen_, points_.data() + first_seen_ * depth_, depth_, false,
+             depth_, to, depth_, accumulate},
+            run_);
 }
 
 // ---- what is written down -------------------------------------------------------------------------------------------
@@ -114,12 +120,8 @@ template <class A> void NetworkTraining<A>::update(std::int64_t update) {
   const A momentum = static_cast<A>(value_of(descent_.momentum, 0));
   const bool in_full = !carries_gram() || (task_.iteration + update + 1) % kRefresh == 0;
   const double unit = network_.weight_unit, kept = 1 - rate * decay;
-  if (!in_full) find_gram_change(rate / unit, kept);
-  for_each_task(run_, neurons_, [&](std::int64_t j) {
-    A* velocity = task_.velocity.weight ? velocity_.data() + j * depth_ : nullptr;
-    step_numbers(w_.data() + j * depth_, gradient_.data() + j * depth_, velocity, depth_, static_cast<A>(rate / unit),
-                 static_cast<A>(decay * unit), momentum);
-  });
+  if (!in_full) find_gram_factor(rate / unit, kept);
+  step_weights(rate / unit, decay * unit, momentum);
   const auto step = [&](A* now, const A* gradient, A* velocity, std::int64_t count) {
     step_numbers(now, gradient, velocity, count, static_cast<A>(rate), static_cast<A>(decay), momentum);
   };
@@ -134,8 +136,22 @@ template <class A> void NetworkTraining<A>::update(std::int64_t update) {
   load_head();
   set_hidden();
   if (!attacked_) return;
-  set_gram(in_full, rate / unit, kept);
+  set_gram(in_full, kept);
   measure_neurons();
+}
+
+// `rate`: η / unit; `decay`: κ · unit. From here on `transposed` holds −η / unit times what it did.
+template <class A> void NetworkTraining<A>::step_weights(double rate, double decay, A momentum) {
+  for_each_task(run_, neurons_, [&](std::int64_t j) {
+    A* row = transposed_.data() + j * factors_stride_;
+    for (std::int64_t i = 0; i < factors_stride_; ++i) row[i] *= static_cast<A>(-rate);
+  });
+  if (steps_at_once()) return multiply_by_points(true, w_.data());
+  for_each_task(run_, neurons_, [&](std::int64_t j) {
+    A* velocity = task_.velocity.weight ? velocity_.data() + j * depth_ : nullptr;
+    step_numbers(w_.data() + j * depth_, gradient_.data() + j * depth_, velocity, depth_, static_cast<A>(rate),
+                 static_cast<A>(decay), momentum);
+  });
 }
 
 // v ← μ v + ∇ + κθ, θ ← θ − η v
@@ -173,42 +189,34 @@ template <class A> void NetworkTraining<A>::set_hidden() {
             run_);
 }
 
-// M of the step to come: the points, U and H are those it is made from. `rate`: η / unit.
-template <class A> void NetworkTraining<A>::find_gram_change(double rate, double kept) {
-  const A* U = U_.data() + first_seen_ * width_;
+// E of the step to come: the points, U and H are those it is made from. `rate`: η / unit.
+template <class A> void NetworkTraining<A>::find_gram_factor(double rate, double kept) {
   gram_matrix(points_.data() + first_seen_ * depth_, depth_, seen_, depth_, points_gram_.data(), run_);
-  matmul<A>({points_gram_.data(), seen_stride_, seen_, seen_, U, width_, false, width_, change_.data(), width_}, run_);
+  matmul<A>(
+      {points_gram_.data(), seen_stride_, seen_, seen_, U() + first_seen_ * width_, width_, false, width_, E(), width_},
+      run_);
   const A* bias = network_.bias;
   const A by = static_cast<A>(-rate / 2), share = static_cast<A>(kept / network_.weight_unit);
   for_each_task(run_, seen_, [&](std::int64_t i) {
-    A* change = change_.data() + i * width_;
+    A* change = E() + i * width_;
     const A* H = hidden_.data() + (first_seen_ + i) * width_;
     for (std::int64_t j = 0; j < width_; ++j) change[j] = share * (H[j] - bias[j]) + by * change[j];
   });
-  matmul<A>({U_transposed_.data(), seen_stride_, neurons_, seen_, change_.data(), width_, false, width_,
-             gram_step_.data(), width_},
-            run_);
+  transpose(E(), transposed_.data() + seen_stride_);
 }
 
-// `rate`: η / unit.
-template <class A> void NetworkTraining<A>::set_gram(bool in_full, double rate, double kept) {
+// `kept`: β.
+template <class A> void NetworkTraining<A>::set_gram(bool in_full, double kept) {
   if (in_full) return gram_matrix(w_.data(), depth_, neurons_, depth_, gram_.data(), run_);
-  constexpr std::int64_t kLanes = Vec<A>::kLanes;
-  const Vec<A> keep(kept * kept), by(rate);
-  for_each_task(run_, divide_up(neurons_, kPadding), [&](std::int64_t strip) {
-    for (std::int64_t j = strip * kPadding; j < (strip + 1) * kPadding; j += kLanes) {
-      for (std::int64_t k = 0; k < width_; k += kLanes) {
-        Vec<A> other[kLanes];
-        for (int i = 0; i < kLanes; ++i) other[i] = Vec<A>::load(gram_step_.data() + (k + i) * width_ + j);
-        transpose(other);
-        for (int i = 0; i < kLanes; ++i) {
-          A* G = gram_.data() + (j + i) * width_ + k;
-          const Vec<A> M = Vec<A>::load(gram_step_.data() + (j + i) * width_ + k);
-          (keep * Vec<A>::load(G) - by * (M + other[i])).store(G);
-        }
-      }
-    }
+  const A share = static_cast<A>(kept * kept);
+  for_each_task(run_, share == 1 ? 0 : neurons_, [&](std::int64_t j) {
+    for (std::int64_t k = 0; k <= j; ++k) gram_.data()[j * width_ + k] *= share;
   });
+  Matmul<A> change{transposed_.data(), factors_stride_, neurons_, factors_stride_, E(), width_, false, neurons_,
+                   gram_.data(),       width_,          true};
+  change.lower = true;
+  matmul(change, run_);
+  mirror_lower(gram_.data(), neurons_, run_);
 }
 
 // What the walk takes from G's diagonal, and from the head.
@@ -228,7 +236,7 @@ template <class A> void NetworkTraining<A>::measure_neurons() {
 }
 
 #define BK_INSTANTIATE(A)                                 \
-  template void NetworkTraining<A>::find_gradient();      \
+  template void NetworkTraining<A>::find_gradient(bool);  \
   template void NetworkTraining<A>::record(std::int64_t); \
   template void NetworkTraining<A>::update(std::int64_t); \
   template void NetworkTraining<A>::set_hidden();         \

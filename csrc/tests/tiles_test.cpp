@@ -144,6 +144,30 @@ void check_range() {
   }
 }
 
+// What is on and below the diagonal is that of the whole product, with tiles and without.
+void check_lower() {
+  for (const bool accumulate : {false, true}) {
+    const Problem problem({300, 200, 300, false, accumulate});
+    const auto product = [&](bool tiles, bool lower) {
+      cpu::set_simd_level(tiles ? "amx" : "v4");
+      std::vector<float> c(problem.sizes.rows * problem.c_stride, 1);
+      v4::Matmul<float> task = problem.task(c.data());
+      task.lower = lower;
+      v4::matmul(task, pool);
+      return c;
+    };
+    for (const bool tiles : {false, true}) {
+      const auto whole = product(tiles, false);
+      const auto lower = under_all_orders("lower", [&] { return product(tiles, true); }, same_bits<float>);
+      for (std::int64_t i = 0; i < problem.sizes.rows; ++i) {
+        const std::int64_t row = i * problem.c_stride;
+        expect(std::memcmp(&lower[row], &whole[row], (i + 1) * sizeof(float)) == 0, "row " + std::to_string(i));
+        if (i == 0) expect(lower[row + 299] == 1, "what is above the diagonal is left out");
+      }
+    }
+  }
+}
+
 // An element is the same whatever rows and columns are around it.
 void check_neighbours() {
   const Problem all({90, 1500, 300, true, false});
@@ -200,6 +224,8 @@ int main() {
     test::check_shapes();
     test::check_graded();
     test::check_range();
+    test::check_lower();
+    cpu::set_simd_level("amx");
     test::check_neighbours();
     test::check_gram();
     return test::finish("tiles");
