@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from benign_kernels.experiments import Claim, Place, Records, judge
-from benign_kernels.experiments.claims import interval, student_quantile, table
+from benign_kernels.experiments.claims import count, interval, student_quantile, table
 
 
-def claim(relation="<=", bound=1.0, interval="student", **values):
+def claim(relation="<=", bound=1.0, interval="student", question=False, **values):
     places = [Place(where, tuple(numbers)) for where, numbers in values.items()]
-    return Claim("A1", "it is small", "size", relation, bound, lambda records: places, interval=interval)
+    options = {"interval": interval, "question": question}
+    return Claim("A1", "it is small", "size", relation, bound, lambda records: places, **options)
 
 
 def verdict(*args, **kwargs):
@@ -24,6 +25,13 @@ def test_three_outcomes():
     assert verdict(a=[0.1, 1.2, 0.9]).outcome == "undecided"
     assert verdict(">=", a=[1.5, 1.6, 1.7]).outcome == "holds"
     assert verdict(">=", a=[0.1, 0.2, 0.3]).outcome == "fails"
+
+
+def test_a_question_is_answered_and_never_fails():
+    found = [verdict(question=True, a=values) for values in ([0.1, 0.2], [1.5, 1.51], [0.1, 1.9], [0.3])]
+    assert [one.outcome for one in found] == ["yes", "no", "undecided", "undecided"]
+    assert count(found) == {"holds": 0, "fails": 0, "undecided": 2, "yes": 1, "no": 1}
+    assert count(found[2:]) == {"holds": 0, "fails": 0, "undecided": 2}
 
 
 def test_one_place_is_enough_to_fail_and_is_named():

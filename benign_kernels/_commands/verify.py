@@ -1,6 +1,7 @@
 """Test the claims of an experiment, after running the trials that are missing.
 
-Exit status: 0 no claim fails (some may be undecided), 1 a claim fails, 2 wrong usage, 3 trials could not be run.
+Exit status: 0 no claim fails (some may be undecided, and questions are answered either way), 1 a claim fails, 2 wrong
+usage, 3 trials could not be run.
 
 examples:
   benign verify chen21
@@ -29,6 +30,6 @@ def main(arguments: argparse.Namespace) -> int:
         records = store.load(plan)
     verdicts = [claims.judge(claim, records) for claim in plan.experiment.claims]
     print(claims.table(verdicts))
-    count = {outcome: sum(v.outcome == outcome for v in verdicts) for outcome in ("holds", "fails", "undecided")}
+    count = claims.count(verdicts)
     print("\n" + ", ".join(f"{n} {outcome}" for outcome, n in count.items()))
-    return 1 if count["fails"] else 0
+    return 1 if count[claims.FAILS] else 0

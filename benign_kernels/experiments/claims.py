@@ -2,12 +2,14 @@
 
 A claim names what is measured, the bound it must keep, and how an interval for the measured mean is made from the
 seeds. It *holds* if the whole interval keeps the bound at every place of the sweep, *fails* if at some place the whole
-interval breaks it, and is *undecided* otherwise: too few seeds decide nothing.
+interval breaks it, and is *undecided* otherwise: too few seeds decide nothing. An open question is judged the same
+way, and answered *yes* or *no*: no paper is contradicted by either.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,7 +18,7 @@ import numpy as np
 
 from .records import Records
 
-HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
+HOLDS, FAILS, UNDECIDED, YES, NO = OUTCOMES = ("holds", "fails", "undecided", "yes", "no")
 INTERVALS = {
     "student": "Student-t interval of the mean over seeds",
     "bootstrap": "percentile bootstrap of the mean over seeds",
@@ -39,7 +41,7 @@ class Claim:
     """``measure`` is ``relation`` ``bound`` at each of ``places(records)``; ``mark`` says whose claim it is.
 
     With several places their intervals hold together: each is made at confidence 1 − (1 − confidence)/places.
-    ``note`` tells the reader what the numbers behind the bound are.
+    ``note`` tells the reader what the numbers behind the bound are. ``question``: ``sentence`` is what was asked.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Claim:
     interval: str = "student"
     confidence: float = 0.95
     note: str = ""
+    question: bool = False
 
     def __post_init__(self) -> None:
         for what, given, accepted in (
@@ -106,7 +109,8 @@ def judge(claim: Claim, records: Records) -> Verdict:
     broken = [row for row in tested if row[0] > 0]
     better, worse, low, high, place = max(broken or tested, key=lambda row: row[0] if broken else row[1])
     mean = float(np.mean(place.values))
-    outcome = FAILS if broken else HOLDS if worse <= 0 else UNDECIDED
+    good, bad = (YES, NO) if claim.question else (HOLDS, FAILS)
+    outcome = bad if broken else good if worse <= 0 else UNDECIDED
     reason = ""
     if outcome == UNDECIDED:
         reason = _why_undecided(place)
@@ -170,6 +174,12 @@ def student_quantile(probability: float, freedom: int) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if mass(middle) < probability - 0.5 else (low, middle)
     return math.sqrt(freedom) * math.tan(low)
+
+
+def count(verdicts: Iterable[Verdict]) -> dict[str, int]:
+    """How many verdicts have each outcome; of the answers to questions, those that there are."""
+    counted = Counter(verdict.outcome for verdict in verdicts)
+    return {outcome: counted[outcome] for outcome in OUTCOMES if counted[outcome] or outcome not in (YES, NO)}
 
 
 def table(verdicts: Sequence[Verdict]) -> str:

@@ -23,7 +23,7 @@ table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid #e4e8eb; }
 th { font-weight: 600; white-space: nowrap; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.holds, .fails, .undecided { font-weight: 600; white-space: nowrap; }
+.holds, .fails, .undecided, .yes, .no { font-weight: 600; white-space: nowrap; }
 .holds { color: #17694a; } .fails { color: #b3261e; } .undecided { color: #7a5b00; }
 .claims td:nth-child(2) { min-width: 15rem; } .claims td:nth-child(4) { min-width: 12rem; }
 .small { color: #5a6670; font-size: .85rem; }
@@ -88,11 +88,10 @@ def _summary(plan: Plan, records: Records, verdicts: Sequence[Verdict], seconds:
     planned = len(plan.tasks())
     share = f"{len(records)} of {planned} trials" if len(records) < planned else f"{planned} trials"
     seeds = f"{len(plan.seeds)} seed{'s' if len(plan.seeds) != 1 else ''}"
-    count = {outcome: sum(v.outcome == outcome for v in verdicts) for outcome in ("holds", "fails", "undecided")}
-    said = ", ".join(f'{n} <span class="{outcome}">{outcome}</span>' for outcome, n in count.items())
+    said = ", ".join(f'{n} <span class="{outcome}">{outcome}</span>' for outcome, n in claims.count(verdicts).items())
     return (
         f"Preset <b>{escape(plan.preset)}</b>: {share}, {seeds}, {seconds:.0f} s of computing. "
-        f"Of {len(verdicts)} claims: {said}."
+        f"Of {len(verdicts)} claims and questions: {said}."
     )
 
 

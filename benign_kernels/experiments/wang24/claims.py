@@ -277,12 +277,13 @@ CLAIMS = (
     ),
     Claim(
         "W6",
-        "Robust interpolation takes longer where n‖μ‖²/d is large: d ≥ C n‖μ‖² is a real condition",
+        "Does robust interpolation take longer where n‖μ‖²/d is large: is d ≥ C n‖μ‖² a real condition?",
         "log₂(iterations at the largest / at the smallest)",
         ">=",
         1.0,
         _slowdown,
-        note="reported either way; twice as long counts as longer (c)",
+        note="twice as long counts as longer (c)",
+        question=True,
     ),
     Claim(
         "W7a",
@@ -322,13 +323,13 @@ CLAIMS = (
     ),
     Claim(
         "W10",
-        "Adversarial training is better here than plain training, attacked at the same α",
+        "Is adversarial training better here than plain training, attacked at the same α?",
         "robust test error after plain − after adversarial training",
         ">=",
         0.0,
         _gain,
         mark="c",
-        note="reported either way",
+        question=True,
     ),
     Claim(
         "W11a",
