@@ -21,6 +21,7 @@ constexpr double kFlipG = 14;   // an entry of V per gate that flips: a row of G
 // Per call, and per sample and step, whatever the sizes.
 constexpr double kCall = 2e5;
 constexpr double kDenseStep = 2e3, kWalkStep = 3e3;
+constexpr double kWalkSample = 3e4;  // per call and sample, what a walk begins and ends with
 // CUDA, from what launches and caches are known to take; no device has been asked yet. A launch of 4 µs beside products
 // at 40 TFLOP/s; launches of a dense step, of the gram walk around its steps, and what one of its steps waits for.
 constexpr double kLaunch = 1.6e8;
@@ -28,7 +29,7 @@ constexpr double kDenseLaunches = 6, kGramLaunches = 14, kGramStepLaunches = 1;
 constexpr double kCudaFlipG = 50;  // an entry of V per gate that flips: a row of G from the second cache
 // Products of whole matrices, whose results leave the cache, against those of a panel.
 constexpr double kMatrixProduct = 1.3;
-// Products of a few samples wait for W: per entry of W, beside the flops.
+// Products of a few samples wait for W, or G: per entry of it, beside the flops.
 constexpr double kFewWeight = 12;
 // Half-sparse steps of a few samples, whose W comes from afar.
 constexpr double kFewFlips = 1.4;
@@ -49,7 +50,8 @@ constexpr double kCudaFlopsPerByte = 14;
 struct Sizes {
   double n, d, m, P, k, K, networks;
   double product;  // n·P·m·d multiply-adds, in flops
-  double pass;     // effort of that product: with few samples W's way takes longer
+  bool few;        // samples: products wait for the matrix
+  double pass;     // effort of that product
   double gate;     // effort of φ and φ' of one pre-activation
 
   explicit Sizes(const Problem& p)
@@ -61,7 +63,8 @@ struct Sizes {
         K(static_cast<double>(p.steps)),
         networks(static_cast<double>(p.networks)),
         product(2 * n * P * m * d),
-        pass(product + (p.device == Device::cpu && 0 < n && n <= kLanes / 2 ? kFewWeight * m * d : 0)),
+        few(p.device == Device::cpu && 0 < n && n <= kLanes / 2),
+        pass(product + (few ? kFewWeight * m * d : 0)),
         gate(p.piecewise_linear ? kPiecewiseLinearGate : kSmoothGate) {}
 };
 
@@ -127,11 +130,12 @@ Cost gram_cost(const Problem& p) {
   const double ends = 1.0 + p.start + p.needs_x;
   const double step = p.piecewise_linear ? kFlips * rows * s.m * s.m * directions : rows * s.m * s.m;
   const double elements = (s.K + 1) * rows * s.m * ((p.piecewise_linear ? 0 : s.gate) + kWalk * (1 + directions) / 2) +
-                          s.K * s.n * kWalkStep;
+                          s.n * (kWalkSample + s.K * kWalkStep);
+  const double wait = s.few && !p.piecewise_linear ? s.K * kFewWeight * s.m * s.m : 0;
   const double change = !p.piecewise_linear ? 2 : cuda ? kCudaFlipG : kFlipG;
   return cost_of(p, gram + first + ends * s.product + s.K * (2 * step + 12 * rows * s.m),
-                 kMatrixProduct * (gram + first + ends * s.pass) + elements + s.K * step * change, traffic(p, 4, 3),
-                 kGramLaunches + kGramStepLaunches * s.K);
+                 kMatrixProduct * (gram + first + ends * s.pass) + elements + wait + s.K * step * change,
+                 traffic(p, 4, 3), kGramLaunches + kGramStepLaunches * s.K);
 }
 
 }  // namespace bk::plan
