@@ -94,6 +94,7 @@ template <class A> std::int64_t NetworkTraining<A>::make_walks() {
   network_.flips = piecewise_linear(network_.activation);
   network_.w = w_.data();
   network_.gram = gram_.data();
+  network_.packed_gram = &packed_gram_;
   network_.head = network_rows_.data();
   network_.bias = network_.head + heads_ * width_;
   network_.norms = network_.bias + width_;
@@ -192,6 +193,9 @@ template <class A> void NetworkTraining<A>::look(bool clean) {
     if (attacked_) walks_.data()[block].write_directions(0);
   });
   if (!attacked_) return;
+  if (!network_.flips && attack_.threat.steps > 1) {
+    packed_gram_ = pack_once(gram_.data(), width_, neurons_, width_, run_);
+  }
   first_directions();
   for_each_task(run_, blocks_, [&](std::int64_t block) { see_attacked(block); });
   matmul<A>(
@@ -206,7 +210,7 @@ template <class A> void NetworkTraining<A>::first_directions() {
       for_each_task(run_, blocks_, [&](std::int64_t block) { walks_.data()[block].write_directions(c); });
     }
     matmul<A>({chunk_.coefficients, width_, rows_, neurons_, gram_.data(), width_, false, width_,
-               chunk_.V + c * rows_ * width_, width_},
+               chunk_.V + c * rows_ * width_, width_, false, &packed_gram_},
               run_);
   }
 }

@@ -58,6 +58,7 @@ template <class A> class NetworkTraining {
   Zeros<A> w_, velocity_;          // (m, depth)
   Numbers<A> gradient_;            // (m, depth)
   Zeros<A> gram_;                  // (width, width)
+  PackedColumns packed_gram_;      // of this iteration, where V changes by products with G
   Zeros<A> points_;                // (2·rows, depth): X', X
   Zeros<A> network_rows_;          // (k + 3, width): the head in its unit, bias, norms, influence
   Numbers<A> chunk_rows_;          // (3 + directions, rows, width)
