@@ -27,6 +27,10 @@ class Looks(NamedTuple):
 _SCALARS = ("robust_loss", "clean_loss", "weight_norm", "distance", "gradient_norm")
 
 
+#: Attacks that are no PGD of K steps. Of a linear f the farthest point is one step away.
+_STEPS = {"none": 0, "one_step": 1, "exact": 1}
+
+
 def reason_against(engine: Engine) -> str | None:
     """Why a training runs in Python; None if it runs in native code."""
     recipe, W = engine.recipe, engine.initial.W
@@ -36,8 +40,8 @@ def reason_against(engine: Engine) -> str | None:
         return "mini-batches are drawn"
     if recipe.attack == "none":
         return None
-    if callable(recipe.attack) or recipe.attack == "exact":
-        return "the attack is " + ("a function" if callable(recipe.attack) else "a closed form")
+    if callable(recipe.attack):
+        return "the attack is a function"
     if recipe.norm != "l2":
         return f"norm={recipe.norm!r}"
     if recipe.box is not None or recipe.random_start:
@@ -45,7 +49,7 @@ def reason_against(engine: Engine) -> str | None:
     if recipe.algorithm not in ("auto", "gram"):
         return f"algorithm={recipe.algorithm!r}"
     m, d = W.shape[-2:]
-    rows, steps = engine.samples * engine.patches, 1 if recipe.attack == "one_step" else recipe.steps
+    rows, steps = engine.samples * engine.patches, _STEPS.get(recipe.attack, recipe.steps)
     if recipe.algorithm == "auto" and m * (rows + d / 2) > 2 * steps * rows * d:
         return f"W Wᵀ of {m} neurons in {d} dimensions takes longer than {steps} steps"
     return None
@@ -61,8 +65,8 @@ class Native:
         self.count = math.prod(self.networks)
         self.labels = engine._native(data.y).contiguous()
         rows = (*self.networks, engine.samples)
-        steps = {"none": 0, "one_step": 1}.get(str(recipe.attack), recipe.steps)
-        given = data.radius if recipe.attack == "one_step" else data.step
+        steps = _STEPS.get(str(recipe.attack), recipe.steps)
+        given = data.step if recipe.attack == "pgd" else data.radius
         budget = checked_budget(
             *("l2", data.radius, given, steps, "margin", "exact", None, None, 1, None, "last", False, "x", False)
         )

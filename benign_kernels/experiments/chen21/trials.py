@@ -1,22 +1,23 @@
 """One trial of chen21: mixture, adversarial gradient descent with the inner maximum in closed form, errors.
 
-θ stays in the span of the samples, θ = Σᵢ cᵢ xᵢ, so that training is a loop over n coefficients and the n×n matrix of
-inner products: its cost does not depend on d. The trained θ is then handed to the package as an identity-φ network,
-and attacked by its PGD, which must find the closed form again.
+θ is an identity-φ network of one neuron, and trains in the span of the samples, n coordinates whatever d is. It is then
+attacked, as a network of several neurons, by PGD, which must find the closed form again.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from ... import theory
 from ...attack import l2_pgd
+from ...training import adversarial_train
+
+Loss = Literal["logistic", "exponential"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Config:
     tests: int = 2000
     noise_rate: float = 0.1
     budget: float = 0.1
-    loss: Literal["logistic", "exponential"] = "logistic"
+    loss: Loss = "logistic"
     step_size: float = 1e-3
     iterations: int = 1000
     neurons: int = 8
@@ -42,8 +43,8 @@ class Config:
             value = getattr(self, name)
             if not 0 <= value <= most or math.isinf(value):
                 raise ValueError(f"{name}: got {value}, expected a number from 0 to {most:g}")
-        if self.loss not in _SLOPES:
-            raise ValueError(f"loss: got {self.loss!r}, expected one of {', '.join(map(repr, _SLOPES))}")
+        if self.loss not in (losses := get_args(Loss)):
+            raise ValueError(f"loss: got {self.loss!r}, expected one of {', '.join(map(repr, losses))}")
 
     @property
     def signal(self) -> float:
@@ -87,18 +88,6 @@ def _points(config: Config, clean: Tensor, generator: torch.Generator) -> Tensor
     return x
 
 
-def _logistic_slope(margin: Tensor) -> Tensor:
-    return torch.sigmoid(-margin)
-
-
-def _exponential_slope(margin: Tensor) -> Tensor:
-    return torch.exp(-margin)
-
-
-#: −ℓ′ as a function of the margin.
-_SLOPES: dict[str, Callable[[Tensor], Tensor]] = {"logistic": _logistic_slope, "exponential": _exponential_slope}
-
-
 def train(x: Tensor, y: Tensor, *, budget: float, loss: str, step_size: float, iterations: int) -> Tensor:
     r"""(*, d) float64 θ after gradient descent from zero on the adversarial loss, of one problem or of many at once.
 
@@ -112,16 +101,19 @@ def train(x: Tensor, y: Tensor, *, budget: float, loss: str, step_size: float, i
     [0.5, -0.25]
     """
     x, y = x.double(), y.double()
-    inner = x @ x.mT
-    slope, rate = _SLOPES[loss], step_size / x.shape[-2]
-    coefficients = torch.zeros_like(y)
-    for _ in range(iterations):
-        f = (inner @ coefficients.unsqueeze(-1)).squeeze(-1)
-        norm = (coefficients * f).sum(-1, keepdim=True).clamp_min(0).sqrt()
-        push = rate * slope(y * f - budget * norm)
-        shrink = budget * push.sum(-1, keepdim=True) / torch.where(norm > 0, norm, math.inf)
-        coefficients = (1 - shrink) * coefficients + push * y
-    return (coefficients.unsqueeze(-2) @ x).squeeze(-2)
+    one = torch.ones(1, dtype=torch.float64)
+    fit = adversarial_train(
+        (torch.zeros(*x.shape[:-2], 1, x.shape[-1], dtype=torch.float64), one.expand(*x.shape[:-2], 1)),
+        *(x, y),
+        activation="identity",
+        attack="exact",
+        radius=budget,
+        loss=loss,
+        step_size=step_size,
+        iterations=iterations,
+        every=max(1, iterations),
+    )
+    return fit.net.W.squeeze(-2)
 
 
 def as_network(theta: Tensor, neurons: int) -> tuple[Tensor, Tensor]:
