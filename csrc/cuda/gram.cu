@@ -60,7 +60,7 @@ GramMemory<T> take_gram_memory(Arena& arena, const Network<T>& network, const Ch
   memory.good = arena.take<std::int32_t>(rows);
   const int64_t lines = most.samples * network.patches;
   memory.parts =
-      arena.take<A>(std::max({product_workspace(networks, m, m, d), product_workspace(networks, lines, m, d),
+      arena.take<A>(std::max({symmetric_workspace(networks, m, d), product_workspace(networks, lines, m, d),
                               product_workspace(networks, lines, d, m), product_workspace(networks, lines, m, m)}));
   return memory;
 }
@@ -101,8 +101,8 @@ template <class T> class GramChunk {
     BK_TRY(find_units(network, memory_.norms, memory_.weight_unit, memory_.weight_scale, memory_.head_unit,
                       memory_.gram_scale, stream_));
     if (memory_.gram == nullptr) return cudaSuccess;
-    const Product<T, T> product{weights(), weights(), network.networks, m(), m(), d(), memory_.gram, m() * m(), false};
-    return multiply_xw(product, memory_.parts, stream_);
+    return multiply_ww(SymmetricProduct<T>{weights(), network.networks, m(), d(), memory_.gram}, memory_.parts,
+                       stream_);
   }
 
   int attack() const {

@@ -67,9 +67,83 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<R>>)
   }
 }
 
+// ---- W Wᵀ -----------------------------------------------------------------------------------------------------------
+
+// A tile on its way to both sides of the diagonal. One number more per row than needed: columns are read without two
+// threads of a warp in one bank.
+template <class A> struct MirroredTile {
+  A v[kTile][kTile + 1];
+};
+
+template <class T> union SymmetricMemory {
+  Panels<T> panels;
+  MirroredTile<Compute<T>> tile;
+};
+
+BK_HD int64_t tiles_below(int64_t tiles) { return tiles * (tiles + 1) / 2; }
+
+// Place of a tile on or below the diagonal. Rows are counted from the last: row tiles − 1 − q, whose tiles are
+// tiles − q, shares a run of tiles | 1 blocks with a row from the start that fills it up.
+__device__ inline Place place_below(int64_t block, int64_t networks, int64_t tiles) {
+  const int64_t run = tiles | 1, batch = block / tiles_below(tiles), within = block % tiles_below(tiles);
+  const int64_t q = within / run, rest = within % run - (tiles - q);
+  return {batch / networks, batch % networks, kTile * (rest < 0 ? tiles - 1 - q : q - tiles % 2),
+          kTile * (rest < 0 ? rest + tiles - q : rest)};
+}
+
+// What is above the diagonal is a copy. It is not made there, not even in the tiles that the diagonal crosses: x y and
+// y x are the same pieces in another order.
+template <class T>
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<T>>)
+    symmetric_kernel(const SymmetricProduct<T> product, const int64_t split_terms) {
+  using A = Compute<T>;
+  using Loader = PanelLoader<A, T, true>;
+  BK_SHARED(SymmetricMemory<T>, memory);
+  const int64_t count = product.count;
+  const Place at = place_below(blockIdx.x, product.networks, ceil_div(count, kTile));
+  const int64_t first = at.split * split_terms;
+  const int64_t last = first + split_terms < product.terms ? first + split_terms : product.terms;
+
+  Tile<A> tile;
+  multiply<T>(Loader(product.lines, at.network, at.row, count), Loader(product.lines, at.network, at.column, count),
+              first, last, memory.panels, tile);
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < kPerThread; ++i) {
+#pragma unroll
+    for (int j = 0; j < kPerThread; ++j) memory.tile.v[tile_row() + i][tile_column() + j] = tile.v[i][j];
+  }
+  __syncthreads();
+
+  A* out = product.out + (at.split * product.networks + at.network) * count * count;
+  const int along = static_cast<int>(threadIdx.x) % kTile;
+  for (int across = static_cast<int>(threadIdx.x) / kTile; across < kTile; across += kThreads / kTile) {
+    const int64_t row = at.row + across, column = at.column + along;
+    if (row < count && column <= row) out[row * count + column] = memory.tile.v[across][along];
+    const int64_t mirrored_row = at.column + across, mirrored_column = at.row + along;
+    if (mirrored_column < count && mirrored_row < mirrored_column) {
+      out[mirrored_row * count + mirrored_column] = memory.tile.v[along][across];
+    }
+  }
+}
+
+// ---- splits ---------------------------------------------------------------------------------------------------------
+
 // 256 tiles keep the 84 to 148 multiprocessors of current devices busy. A split is worth its second pass only when it
 // has 256 terms or more.
 constexpr int64_t kWantedTiles = 256, kLeastTerms = 256;
+
+int splits_of(int64_t tiles, int64_t terms) {
+  if (tiles == 0 || tiles >= kWantedTiles) return 1;
+  return static_cast<int>(std::max<int64_t>(1, std::min(ceil_div(kWantedTiles, tiles), terms / kLeastTerms)));
+}
+
+// Numbers in the parts of a split product of so many elements, which occupies at most `most_tiles` tiles.
+int64_t parts_of(int64_t elements, int64_t terms, int64_t most_tiles) {
+  const int64_t most = most_tiles * kTile * kTile, splits = std::min(kWantedTiles, terms / kLeastTerms);
+  if (splits < 2 || elements == 0) return 0;
+  return elements > most / splits ? most : elements * splits;
+}
 
 template <bool kLeftTerms, bool kRightTerms, class L, class R>
 int launch_product(const Product<L, R>& product, int splits, cudaStream_t stream) {
@@ -100,19 +174,18 @@ template <class A> int sum_parts(const PartSum<A>& sum, cudaStream_t stream) {
 }
 
 int split_count(int64_t networks, int64_t rows, int64_t columns, int64_t terms) {
-  const int64_t tiles = networks * ceil_div(rows, kTile) * ceil_div(columns, kTile);
-  if (tiles == 0 || tiles >= kWantedTiles) return 1;
-  return static_cast<int>(std::max<int64_t>(1, std::min(ceil_div(kWantedTiles, tiles), terms / kLeastTerms)));
+  return splits_of(networks * ceil_div(rows, kTile) * ceil_div(columns, kTile), terms);
 }
 
 int64_t terms_per_split(int64_t terms, int splits) { return ceil_div(ceil_div(terms, splits), kDepth) * kDepth; }
 
 // Split products have fewer than kWantedTiles tiles, and fewer than that again are added by rounding up.
 int64_t product_workspace(int64_t networks, int64_t rows, int64_t columns, int64_t terms) {
-  constexpr int64_t kMost = 2 * kWantedTiles * kTile * kTile;
-  const int64_t splits = std::min(kWantedTiles, terms / kLeastTerms), elements = networks * rows * columns;
-  if (splits < 2 || elements == 0) return 0;
-  return elements > kMost / splits ? kMost : elements * splits;
+  return parts_of(networks * rows * columns, terms, 2 * kWantedTiles);
+}
+// As many are made here, and as many again are copies.
+int64_t symmetric_workspace(int64_t networks, int64_t count, int64_t terms) {
+  return parts_of(networks * count * count, terms, 4 * kWantedTiles);
 }
 
 template <class L, class R> int multiply_xw(const Product<L, R>& product, Compute<R>* parts, cudaStream_t stream) {
@@ -128,12 +201,23 @@ template <class A> int multiply_ux(const Product<A, A>& product, A* parts, cudaS
   return multiply_split<false, false>(product, parts, stream);
 }
 
+template <class T> int multiply_ww(const SymmetricProduct<T>& product, Compute<T>* parts, cudaStream_t stream) {
+  const int64_t tiles = product.networks * tiles_below(ceil_div(product.count, kTile));
+  const int splits = splits_of(tiles, product.terms);
+  SymmetricProduct<T> split = product;
+  if (splits > 1) split.out = parts;
+  BK_TRY(launch(symmetric_kernel<T>, splits * tiles, stream, split, terms_per_split(product.terms, splits)));
+  if (splits == 1) return cudaSuccess;
+  const int64_t size = product.count * product.count;
+  return sum_parts(PartSum<Compute<T>>{parts, splits, product.networks, size, product.out, size, false, nullptr, 1},
+                   stream);
+}
+
 template int sum_parts(const PartSum<float>&, cudaStream_t);
 template int sum_parts(const PartSum<double>&, cudaStream_t);
 template int multiply_xw(const Product<float, float>&, float*, cudaStream_t);
 template int multiply_xw(const Product<double, double>&, double*, cudaStream_t);
 template int multiply_xw(const Product<float, BFloat16>&, float*, cudaStream_t);
-template int multiply_xw(const Product<BFloat16, BFloat16>&, float*, cudaStream_t);
 template int multiply_xw_parts(const Product<float, float>&, int, cudaStream_t);
 template int multiply_xw_parts(const Product<double, double>&, int, cudaStream_t);
 template int multiply_xw_parts(const Product<float, BFloat16>&, int, cudaStream_t);
@@ -142,5 +226,8 @@ template int multiply_uw(const Product<double, double>&, double*, cudaStream_t);
 template int multiply_uw(const Product<float, BFloat16>&, float*, cudaStream_t);
 template int multiply_ux(const Product<float, float>&, float*, cudaStream_t);
 template int multiply_ux(const Product<double, double>&, double*, cudaStream_t);
+template int multiply_ww(const SymmetricProduct<float>&, float*, cudaStream_t);
+template int multiply_ww(const SymmetricProduct<double>&, double*, cudaStream_t);
+template int multiply_ww(const SymmetricProduct<BFloat16>&, float*, cudaStream_t);
 
 }  // namespace bk::cuda

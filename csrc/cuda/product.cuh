@@ -32,6 +32,13 @@ template <class L, class R> struct Product {
   bool accumulate;  // add to out
 };
 
+// out (lines × lines, per network) = lines · linesᵀ, the same bits on both sides of the diagonal.
+template <class T> struct SymmetricProduct {
+  Operand<T> lines;  // terms contiguous
+  int64_t networks, count, terms;
+  Compute<T>* out;  // (networks, count, count)
+};
+
 // How a product is cut along its terms so that even one tile occupies the device. Depends on the shape alone.
 int split_count(int64_t networks, int64_t rows, int64_t columns, int64_t terms);
 // Terms per split: a multiple of the panel's depth.
@@ -39,12 +46,14 @@ int64_t terms_per_split(int64_t terms, int splits);
 
 // Numbers of workspace that suffice for the parts of this product and of every smaller one.
 int64_t product_workspace(int64_t networks, int64_t rows, int64_t columns, int64_t terms);
+int64_t symmetric_workspace(int64_t networks, int64_t count, int64_t terms);
 
-// The three roles. Terms are contiguous in memory on both sides (X Wᵀ), on the left (U W), on neither (Uᵀ X).
+// The three roles, and W Wᵀ, of which only tiles on and below the diagonal are made. Terms are contiguous in memory on both sides (X Wᵀ), on the left (U W), on neither (Uᵀ X).
 // multiply_xw_parts only leaves the (splits, networks, rows, columns) parts: hidden.cuh sums and gates them.
 template <class L, class R> int multiply_xw(const Product<L, R>& product, Compute<R>* parts, cudaStream_t stream);
 template <class L, class R> int multiply_xw_parts(const Product<L, R>& product, int splits, cudaStream_t stream);
 template <class L, class R> int multiply_uw(const Product<L, R>& product, Compute<R>* parts, cudaStream_t stream);
 template <class A> int multiply_ux(const Product<A, A>& product, A* parts, cudaStream_t stream);
+template <class T> int multiply_ww(const SymmetricProduct<T>& product, Compute<T>* parts, cudaStream_t stream);
 
 }  // namespace bk::cuda

@@ -37,7 +37,7 @@ template <class E> struct Operand {
   const E* data;
   int64_t network_stride;
   int64_t stride;                     // between lines when the terms of a line are contiguous, else between terms
-  const Compute<E>* scale = nullptr;  // (networks): what the numbers are multiplied by; null: nothing
+  const Compute<E>* scale = nullptr;  // (networks): powers of two that the numbers are multiplied by; null: nothing
 };
 
 template <class A> struct Tile {

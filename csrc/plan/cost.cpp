@@ -119,13 +119,13 @@ Cost half_sparse_cost(const Problem& p) {
                  traffic(p, s.K + 2, 5 * s.K + 2), 0);
 }
 
-// G is half a product of W with itself (all of it on CUDA). V of each head is U G or (U W) Wᵀ, whichever is less; a
+// G is half a product of W with itself. V of each head is U G or (U W) Wᵀ, whichever is less; a
 // smooth φ has one V.
 Cost gram_cost(const Problem& p) {
   const Sizes s(p);
   const bool cuda = p.device == Device::cuda;
   const double directions = p.piecewise_linear ? s.k : 1, rows = s.n * s.P;
-  const double gram = p.knows_gram || p.samples == 0 ? 0 : (cuda ? 2 : 1) * s.m * s.m * s.d;
+  const double gram = p.knows_gram || p.samples == 0 ? 0 : s.m * s.m * s.d;
   const double first = directions * std::min(2 * rows * s.m * s.m, 2 * s.product);
   const double ends = 1.0 + p.start + p.needs_x;
   const double step = p.piecewise_linear ? kFlips * rows * s.m * s.m * directions : rows * s.m * s.m;

@@ -80,6 +80,54 @@ template <class A, class E> void check_shapes(Role role) {
   check<A, E>(role, 2, 9, 67, 530);  // split along the terms
 }
 
+// W Wᵀ: as good as any product, and the same bits on both sides of the diagonal.
+template <class T> void check_symmetric(std::int64_t networks, std::int64_t count, std::int64_t terms) {
+  using A = Compute<T>;
+  Random random(static_cast<std::uint64_t>(count + 1000 * terms));
+  const Matrix<T> lines(random, networks, count, terms, true);
+  const std::vector<A> scales = {A(2), A(0.5), A(1)};
+  const std::string name = "W Wᵀ of " + std::to_string(count) + " × " + std::to_string(terms);
+  std::vector<double> want;
+  for (std::int64_t network = 0; network < networks; ++network) {
+    for (std::int64_t row = 0; row < count; ++row) {
+      for (std::int64_t column = 0; column < count; ++column) {
+        double sum = 0;
+        for (std::int64_t term = 0; term < terms; ++term) {
+          sum += lines.at(network, row, term) * lines.at(network, column, term);
+        }
+        want.push_back(sum * static_cast<double>(scales[network]) * static_cast<double>(scales[network]));
+      }
+    }
+  }
+  const auto produce = [&] {
+    auto out = unwritten<A>(networks * count * count);
+    auto parts = unwritten<A>(cuda::symmetric_workspace(networks, count, terms));
+    Operand<T> operand = lines.operand();
+    operand.scale = scales.data();
+    const cuda::SymmetricProduct<T> product{operand, networks, count, terms, out.data()};
+    expect_launched(cuda::multiply_ww(product, parts.data(), nullptr), name);
+    return out;
+  };
+  const std::vector<A> got = under_all_orders(name, produce, same_bits<A>);
+  expect_close(name, got, want, sizeof(A) == 4 ? 1e-5 : 1e-13);
+  std::vector<A> turned;
+  for (std::int64_t i = 0; i < networks * count * count; ++i) {
+    const std::int64_t within = i % (count * count);
+    turned.push_back(got[i - within + within % count * count + within / count]);
+  }
+  expect(same_bits(got, turned), name + " is not symmetric");
+}
+
+template <class T> void check_symmetric_shapes() {
+  check_symmetric<T>(1, 1, 1);
+  check_symmetric<T>(3, 7, 0);
+  check_symmetric<T>(2, 0, 5);
+  check_symmetric<T>(2, 64, 17);
+  check_symmetric<T>(2, 131, 37);  // an odd number of tiles along a side
+  check_symmetric<T>(1, 211, 16);  // an even one
+  check_symmetric<T>(2, 67, 530);  // split along the terms
+}
+
 // Float products are as good as float's own: one term to an ulp or two, and long sums far better than one after another.
 // Measured: 2.1 with one term, 6.7 with 1000; without the products of order 2^-16 it would be 128.
 void check_accuracy() {
@@ -132,6 +180,9 @@ int main() {
   }
   test::check_shapes<float, float>(Role::ux);
   test::check_shapes<double, double>(Role::ux);
+  test::check_symmetric_shapes<float>();
+  test::check_symmetric_shapes<double>();
+  test::check_symmetric_shapes<BFloat16>();
   test::check_accuracy();
   test::check_sum_parts();
   return test::finish("product");
