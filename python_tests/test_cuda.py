@@ -6,7 +6,7 @@ That every op is right there, at every shape, dtype and activation, the other te
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -326,6 +326,43 @@ def test_large_problems_are_accurate(shape: dict[str, Any], phi: Activation, dty
         return [*of_input, *bk.two_layer_parameter_grad(p.x, p.W, p.a, **given, **p.hidden)]
 
     assert_accurate(gradients, shape, phi, range(5), dtype, torch.device("cuda"))
+
+
+# ---- precision -------------------------------------------------------------------------------------------------------
+
+TF32 = 2**-10  # two factors, each rounded to 11 bits
+
+
+@pytest.fixture
+def matmul() -> Iterator[Any]:
+    """torch's switch, which is put back."""
+    switch = torch.backends.cuda.matmul
+    before = switch.fp32_precision
+    yield switch
+    switch.fp32_precision = before
+
+
+def test_tf32_is_used_where_torch_allows_it(matmul: Any) -> None:
+    def gradients(p: Problem) -> list[Tensor]:
+        given = {"cotangent": p.cotangent, "activation": GELU()}
+        of_input = bk.two_layer_value_and_grad(p.x, p.W, p.a, **given, **p.network)
+        return [*of_input, *bk.two_layer_parameter_grad(p.x, p.W, p.a, **given, **p.hidden)]
+
+    p = problem(n=300, d=130, m=700)
+    truth = gradients(p.map(Tensor.double))
+    matmul.fp32_precision = "ieee"
+    exact, margin = gradients(p), CALLS["l2_pgd"](p)[2]
+    matmul.fp32_precision = "tf32"
+    found, allowed_margin = gradients(p), CALLS["l2_pgd"](p)[2]
+    assert_same(gradients(p.map(Tensor.double)), truth)
+    for got, precise, want in zip(found, exact, truth, strict=True):
+        # float32 without tensor cores, before sm_80, is as exact as ever.
+        assert torch.equal(got, precise) == (torch.cuda.get_device_capability() < (8, 0))
+        assert (got - want).abs().max() <= TF32 * want.abs().max()
+    # A row that meets a kink goes another way by the jump of a neuron.
+    assert (allowed_margin - margin).abs().median() <= TF32 * margin.abs().max()
+    matmul.fp32_precision = "ieee"
+    assert_same(gradients(p), exact)
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ MUTANTS = [
     Mutant("a tile is read before its barrier", *SPLIT, "    __syncthreads();\n#pragma", "#pragma"),
     Mutant("a piece of a number is forgotten", *SPLIT, "value -= widen(part);", ""),
     Mutant("the smallest products are left out", *SPLIT, "order = kPieces - 1", "order = kPieces - 2"),
+    Mutant("the precision is not heard", "product", "precision.h", "precision == Precision::tf32", "false"),
     Mutant("warps share their columns", *SPLIT, "% kWarpsAcross", "% (kWarpsAcross - 1)"),
     Mutant("an operand is read one line too far", *TILE, "line_of(i) < lines", "line_of(i) <= lines"),
     Mutant("an operand is read one term too far", *TILE, "term_of(i) < terms", "term_of(i) <= terms"),

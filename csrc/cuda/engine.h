@@ -18,6 +18,7 @@
 
 #include "../model/network.h"
 #include "../model/threat.h"
+#include "precision.h"
 
 struct CUstream_st;
 using cudaStream_t = CUstream_st*;
@@ -29,6 +30,7 @@ constexpr std::int64_t kWorkspaceElements = std::int64_t{1} << 24;
 struct Launch {
   cudaStream_t stream;
   void* workspace;  // aligned to 256 bytes; null where none is needed
+  Precision precision = Precision::exact;
 };
 
 // f (networks, n, k)

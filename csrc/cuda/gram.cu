@@ -71,8 +71,8 @@ template <class T> class GramChunk {
   using A = Compute<T>;
 
   GramChunk(const Network<T>& network, const AttackRows<A>& rows, const GramMemory<T>& memory, const A* known_gram,
-            cudaStream_t stream)
-      : memory_(memory), stream_(stream), lines_(rows.samples * network.patches) {
+            Launch run)
+      : memory_(memory), stream_(run.stream), precision_(run.precision), lines_(rows.samples * network.patches) {
     walk_.network = network;
     walk_.rows = rows;
     walk_.weight_unit = memory.weight_unit;
@@ -101,8 +101,8 @@ template <class T> class GramChunk {
     BK_TRY(find_units(network, memory_.norms, memory_.weight_unit, memory_.weight_scale, memory_.head_unit,
                       memory_.gram_scale, stream_));
     if (memory_.gram == nullptr) return cudaSuccess;
-    return multiply_ww(SymmetricProduct<T>{weights(), network.networks, m(), d(), memory_.gram}, memory_.parts,
-                       stream_);
+    return multiply_ww(SymmetricProduct<T>{weights(), network.networks, m(), d(), memory_.gram, precision_},
+                       memory_.parts, stream_);
   }
 
   int attack() const {
@@ -122,6 +122,7 @@ template <class T> class GramChunk {
   GramWalk<T> walk_ = {};
   const GramMemory<T>& memory_;
   cudaStream_t stream_;
+  Precision precision_;
   int64_t lines_;
 
   int64_t m() const { return walk_.network.neurons; }
@@ -132,13 +133,22 @@ template <class T> class GramChunk {
 
   // out (lines, m) = points wᵀ
   int multiply_weights(const Operand<A>& points, A* out) const {
-    const Product<A, T> product{points, weights(), walk_.network.networks, lines_, m(), d(), out, lines_ * m(), false};
+    const Product<A, T> product{points, weights(), walk_.network.networks, lines_, m(),
+                                d(),    out,       lines_ * m(),           false,  precision_};
     return multiply_xw(product, memory_.parts, stream_);
   }
   // rows.x (lines, d) = coefficients w
   int sum_weights(const A* coefficients) const {
-    const Product<A, T> product{
-        neurons(coefficients), weights(), walk_.network.networks, lines_, d(), m(), walk_.rows.x, lines_ * d(), false};
+    const Product<A, T> product{neurons(coefficients),
+                                weights(),
+                                walk_.network.networks,
+                                lines_,
+                                d(),
+                                m(),
+                                walk_.rows.x,
+                                lines_ * d(),
+                                false,
+                                precision_};
     return multiply_uw(product, memory_.parts, stream_);
   }
   // The first V of a head: U G where that is the cheaper product, else (U w) wᵀ.
@@ -150,8 +160,8 @@ template <class T> class GramChunk {
       return multiply_weights(points(walk_.rows.x), V);
     }
     const Operand<A> gram{walk_.gram, m() * m(), m(), walk_.gram_scale};
-    const Product<A, A> product{neurons(memory_.kept), gram, walk_.network.networks, lines_, m(), m(), V,
-                                lines_ * m(),          false};
+    const Product<A, A> product{
+        neurons(memory_.kept), gram, walk_.network.networks, lines_, m(), m(), V, lines_ * m(), false, precision_};
     return multiply_xw(product, memory_.parts, stream_);
   }
 };
@@ -182,7 +192,7 @@ int gram_attack(const Network<T>& network, const Samples<Compute<T>>& x0, const 
     rows.f = memory.f;
     rows.cotangent = memory.cotangent;
     const GramChunk<T> gram(part_of(network, chunk), rows, memory,
-                            attack.gram == nullptr ? nullptr : attack.gram + chunk.network * gram_size, run.stream);
+                            attack.gram == nullptr ? nullptr : attack.gram + chunk.network * gram_size, run);
     if (chunk.sample == 0) BK_TRY(gram.prepare());
     return gram.attack();
   });

@@ -24,6 +24,8 @@ template <class T> struct Hidden {
   A* head_parts;   // (row tiles, networks, k, neurons)          Σ_i R_i φ(H_i)
   A* bias_parts;   // (row tiles, networks, neurons)             Σ_i U_i
 
+  Precision precision = Precision::exact;
+
   BK_HD int64_t rows() const { return samples * network.patches; }
   BK_HD int64_t row_tiles() const { return ceil_div(rows(), kTile); }
   BK_HD int64_t neuron_tiles() const { return ceil_div(neurons, kTile); }

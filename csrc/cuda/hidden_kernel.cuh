@@ -208,11 +208,12 @@ __device__ void load_preactivation(const TileOfLayer<T>& at, const Compute<T>* p
 }
 
 // H, computed or loaded → add the bias → φ(H) and its sums → φ'(H) and its sums.
-template <class T, class Phi>
+template <class T, class Phi, Precision kPrecision>
 __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<T>>)
     hidden_kernel(const Hidden<T> layer, const Phi phi, const Compute<T>* parts, const int splits) {
   using A = Compute<T>;
-  BK_SHARED(Panels<T>, panels);
+  using Sums = TileSums<A, T, kPrecision>;
+  BK_SHARED(typename Sums::Panels, panels);
   BK_SHARED(ColumnSums<A>, sums);
   const Network<T>& net = layer.network;
   const Place place = place_of(blockIdx.x, net.networks, layer.row_tiles(), layer.neuron_tiles());
@@ -229,8 +230,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<T>>)
   } else {
     const Operand<A> x{layer.x, layer.x_network_stride, net.dim};
     const Operand<T> w{net.weight + layer.first_neuron * net.dim, net.neurons * net.dim, net.dim};
-    multiply<T>(PanelLoader<A, A, true>(x, place.network, place.row, layer.rows()),
-                PanelLoader<A, T, true>(w, place.network, place.column, layer.neurons), 0, net.dim, panels, h);
+    multiply<Sums>(PanelLoader<A, A, true>(x, place.network, place.row, layer.rows()),
+                   PanelLoader<A, T, true>(w, place.network, place.column, layer.neurons), 0, net.dim, panels, h);
   }
   if (net.bias != nullptr) {
 #pragma unroll
@@ -268,13 +269,16 @@ template <class T> int hidden(const Hidden<T>& layer, Compute<T>* preactivation_
         preactivation_parts,
         layer.rows() * layer.neurons,
         false,
+        layer.precision,
     };
     BK_TRY(multiply_xw_parts(product, splits, stream));
   }
   const int64_t blocks = net.networks * layer.row_tiles() * layer.neuron_tiles();
   return specialise_activation(net.activation, [&](auto phi) {
-    return launch(hidden_kernel<T, decltype(phi)>, blocks, stream, layer, phi,
-                  static_cast<const A*>(preactivation_parts), splits);
+    return with_precision<A>(layer.precision, [&](auto precision) {
+      return launch(hidden_kernel<T, decltype(phi), precision.value>, blocks, stream, layer, phi,
+                    static_cast<const A*>(preactivation_parts), splits);
+    });
   });
 }
 

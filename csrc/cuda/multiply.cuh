@@ -17,17 +17,17 @@ constexpr bool kTensorCores = true;
 
 constexpr int kPanelsPerSum = 16;  // panels after which the inner sum is added to the outer one
 
-// E: how the right operand is stored; the left one is of its compute type.
-template <class E>
+// L, R: how the operands are stored.
+template <class L, class R, Precision kPrecision>
 using TileSums =
-    std::conditional_t<kTensorCores && sizeof(Compute<E>) == sizeof(float), SplitSums<E>, PlainSums<Compute<E>>>;
-template <class E> using Panels = typename TileSums<E>::Panels;
+    std::conditional_t<kTensorCores && sizeof(Compute<R>) == sizeof(float),
+                       SplitSums<kPiecesOf<L, kPrecision>, kPiecesOf<R, kPrecision>>, PlainSums<Compute<R>>>;
 
 // tile = Σ over terms first … last − 1 of left · right. The panels may be used again after a barrier.
-template <class E, class Left, class Right>
-__device__ void multiply(Left left, Right right, int64_t first, int64_t last, Panels<E>& panels,
-                         Tile<Compute<E>>& tile) {
-  TileSums<E> sums;
+template <class Sums, class Left, class Right, class A>
+__device__ void multiply(Left left, Right right, int64_t first, int64_t last, typename Sums::Panels& panels,
+                         Tile<A>& tile) {
+  Sums sums;
   int panels_in_sum = 0;
   left.skip(first);
   right.skip(first);

@@ -36,6 +36,7 @@ template <class T> struct InputPass {
   A* f;
   A* gx;
   A* scale;
+  Precision precision;
 };
 
 template <class T>

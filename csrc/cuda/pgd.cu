@@ -40,8 +40,9 @@ AttackMemory<Compute<T>> take_attack_memory(Arena& arena, const Network<T>& netw
 
 template <class T>
 int attack_chunk(const Network<T>& network, const AttackRows<Compute<T>>& rows, const AttackMemory<Compute<T>>& memory,
-                 cudaStream_t stream) {
+                 Launch run) {
   using A = Compute<T>;
+  const cudaStream_t stream = run.stream;
   const bool exact = rows.threat.direction == Direction::exact;
   if (exact) {
     BK_TRY(weight_norms(network.weight, network.networks * network.neurons, network.dim, memory.weight_norm, stream));
@@ -50,6 +51,7 @@ int attack_chunk(const Network<T>& network, const AttackRows<Compute<T>>& rows, 
 
   InputPass<T> pass = {};
   pass.network = network;
+  pass.precision = run.precision;
   pass.samples = Samples<A>{rows.x, rows.samples, rows.samples * rows.dim};
   InputPass<T> value = pass, gradient = pass;
   value.f = rows.f;
@@ -99,7 +101,7 @@ int pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<C
     rows.cotangent = memory.cotangent;
     rows.gradient = memory.gradient;
     rows.scale = memory.scale;
-    return attack_chunk(part_of(network, chunk), rows, memory, run.stream);
+    return attack_chunk(part_of(network, chunk), rows, memory, run);
   });
 }
 

@@ -39,20 +39,21 @@ template <class A> __global__ void __launch_bounds__(kThreads) sum_parts_kernel(
 
 // ---- products -------------------------------------------------------------------------------------------------------
 
-template <class L, class R, bool kLeftTerms, bool kRightTerms>
+template <class L, class R, bool kLeftTerms, bool kRightTerms, Precision kPrecision>
 __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<R>>)
     product_kernel(const Product<L, R> product, const int64_t split_terms) {
   using A = Compute<R>;
-  BK_SHARED(Panels<R>, panels);
+  using Sums = TileSums<L, R, kPrecision>;
+  BK_SHARED(typename Sums::Panels, panels);
   const Place at =
       place_of(blockIdx.x, product.networks, ceil_div(product.rows, kTile), ceil_div(product.columns, kTile));
   const int64_t first = at.split * split_terms;
   const int64_t last = first + split_terms < product.terms ? first + split_terms : product.terms;
 
   Tile<A> tile;
-  multiply<R>(PanelLoader<A, L, kLeftTerms>(product.left, at.network, at.row, product.rows),
-              PanelLoader<A, R, kRightTerms>(product.right, at.network, at.column, product.columns), first, last,
-              panels, tile);
+  multiply<Sums>(PanelLoader<A, L, kLeftTerms>(product.left, at.network, at.row, product.rows),
+                 PanelLoader<A, R, kRightTerms>(product.right, at.network, at.column, product.columns), first, last,
+                 panels, tile);
 
   A* out = product.out + (at.split * product.networks + at.network) * product.out_network_stride;
 #pragma unroll
@@ -75,9 +76,9 @@ template <class A> struct MirroredTile {
   A v[kTile][kTile + 1];
 };
 
-template <class T> union SymmetricMemory {
-  Panels<T> panels;
-  MirroredTile<Compute<T>> tile;
+template <class Panels, class A> union SymmetricMemory {
+  Panels panels;
+  MirroredTile<A> tile;
 };
 
 BK_HD int64_t tiles_below(int64_t tiles) { return tiles * (tiles + 1) / 2; }
@@ -93,20 +94,22 @@ __device__ inline Place place_below(int64_t block, int64_t networks, int64_t til
 
 // What is above the diagonal is a copy. It is not made there, not even in the tiles that the diagonal crosses: x y and
 // y x are the same pieces in another order.
-template <class T>
+template <class T, Precision kPrecision>
 __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<T>>)
     symmetric_kernel(const SymmetricProduct<T> product, const int64_t split_terms) {
   using A = Compute<T>;
   using Loader = PanelLoader<A, T, true>;
-  BK_SHARED(SymmetricMemory<T>, memory);
+  using Sums = TileSums<T, T, kPrecision>;
+  using Memory = SymmetricMemory<typename Sums::Panels, A>;
+  BK_SHARED(Memory, memory);
   const int64_t count = product.count;
   const Place at = place_below(blockIdx.x, product.networks, ceil_div(count, kTile));
   const int64_t first = at.split * split_terms;
   const int64_t last = first + split_terms < product.terms ? first + split_terms : product.terms;
 
   Tile<A> tile;
-  multiply<T>(Loader(product.lines, at.network, at.row, count), Loader(product.lines, at.network, at.column, count),
-              first, last, memory.panels, tile);
+  multiply<Sums>(Loader(product.lines, at.network, at.row, count), Loader(product.lines, at.network, at.column, count),
+                 first, last, memory.panels, tile);
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < kPerThread; ++i) {
@@ -148,8 +151,10 @@ int64_t parts_of(int64_t elements, int64_t terms, int64_t most_tiles) {
 template <bool kLeftTerms, bool kRightTerms, class L, class R>
 int launch_product(const Product<L, R>& product, int splits, cudaStream_t stream) {
   const int64_t blocks = splits * product.networks * ceil_div(product.rows, kTile) * ceil_div(product.columns, kTile);
-  return launch(product_kernel<L, R, kLeftTerms, kRightTerms>, blocks, stream, product,
-                terms_per_split(product.terms, splits));
+  return with_precision<L>(product.precision, [&](auto precision) {
+    return launch(product_kernel<L, R, kLeftTerms, kRightTerms, precision.value>, blocks, stream, product,
+                  terms_per_split(product.terms, splits));
+  });
 }
 
 template <bool kLeftTerms, bool kRightTerms, class L, class R>
@@ -206,7 +211,10 @@ template <class T> int multiply_ww(const SymmetricProduct<T>& product, Compute<T
   const int splits = splits_of(tiles, product.terms);
   SymmetricProduct<T> split = product;
   if (splits > 1) split.out = parts;
-  BK_TRY(launch(symmetric_kernel<T>, splits * tiles, stream, split, terms_per_split(product.terms, splits)));
+  BK_TRY(with_precision<T>(product.precision, [&](auto precision) {
+    return launch(symmetric_kernel<T, precision.value>, splits * tiles, stream, split,
+                  terms_per_split(product.terms, splits));
+  }));
   if (splits == 1) return cudaSuccess;
   const int64_t size = product.count * product.count;
   return sum_parts(PartSum<Compute<T>>{parts, splits, product.networks, size, product.out, size, false, nullptr, 1},

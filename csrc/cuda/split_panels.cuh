@@ -1,9 +1,13 @@
-// Products of float panels on tensor cores at float's own accuracy: each number is the sum of three bfloat16,
+// Products of float panels on tensor cores: each number is a sum of bfloat16,
 //
 //   x = x0 + x1 + x2,  x0 = bf16(x), x1 = bf16(x − x0), x2 = bf16(x − x0 − x1),   exact to 2^-25 |x|,
 //
 // and a product of two is the six products x_i y_j with i + j ≤ 2, the smallest first; what is left out is below
-// 2^-24 |x y|. A number that is stored as bfloat16 is its own x0, which leaves three products.
+// 2^-24 |x y|: float's own accuracy. Where tf32 is allowed two pieces do, each number exact to 2^-17 |x|, and three
+// products; what is left out is below 2^-16 |x y|. A number that is stored as bfloat16 is its own x0.
+//
+// Three products of bfloat16 and not one of tf32: they are a template parameter of what is here, 30 times as accurate,
+// and take 1.5 times as long on tensor cores, which wait for shared memory either way (bench/predictions.md).
 //
 // Tensor cores add up with less care than an addition does, so what they sum is one panel of 16 terms: all longer sums
 // are plain additions.
@@ -12,13 +16,13 @@
 #pragma once
 
 #include "fragment.cuh"
+#include "precision.h"
 #include "tile.cuh"
 
 namespace bk::cuda {
 
-constexpr int kPieces = 3;
-template <class E> constexpr int kPiecesOf = kPieces;
-template <> inline constexpr int kPiecesOf<BFloat16> = 1;
+template <class E, Precision kPrecision> constexpr int kPiecesOf = kPrecision == Precision::exact ? 3 : 2;
+template <Precision kPrecision> inline constexpr int kPiecesOf<BFloat16, kPrecision> = 1;
 
 // Lines of 16 terms, two to a word. The words of 8 lines that a warp reads at once lie in 32 different banks.
 template <int kCount> struct SplitPanel {
@@ -43,25 +47,25 @@ struct StagedTile {
   float v[kTile][kTile + kPerThread];
 };
 
-template <class E> class SplitPanels {
+template <int kLeftPieces, int kRightPieces> class SplitPanels {
  public:
-  __device__ SplitPanel<kPieces>& left() { return memory_.panels.left; }
-  __device__ SplitPanel<kPiecesOf<E>>& right() { return memory_.panels.right; }
+  __device__ SplitPanel<kLeftPieces>& left() { return memory_.panels.left; }
+  __device__ SplitPanel<kRightPieces>& right() { return memory_.panels.right; }
   __device__ StagedTile& staged() { return memory_.staged; }
 
  private:
   union {
     struct {
-      SplitPanel<kPieces> left;
-      SplitPanel<kPiecesOf<E>> right;
+      SplitPanel<kLeftPieces> left;
+      SplitPanel<kRightPieces> right;
     } panels;
     StagedTile staged;
   } memory_;
 };
 
-template <class E> class SplitSums {
+template <int kLeftPieces, int kRightPieces> class SplitSums {
  public:
-  using Panels = SplitPanels<E>;
+  using Panels = SplitPanels<kLeftPieces, kRightPieces>;
 
   __device__ SplitSums() {
     clear(outer_);
@@ -69,10 +73,10 @@ template <class E> class SplitSums {
   }
 
   __device__ void add_product(Panels& panels) {
-    LeftFragment left[kPieces][kRowBlocks];
+    LeftFragment left[kLeftPieces][kRowBlocks];
     RightFragment right[kRightPieces][kColumnBlocks];
 #pragma unroll
-    for (int piece = 0; piece < kPieces; ++piece) {
+    for (int piece = 0; piece < kLeftPieces; ++piece) {
 #pragma unroll
       for (int i = 0; i < kRowBlocks; ++i) left[piece][i].load(panels.left().word[piece], row(i));
     }
@@ -87,7 +91,7 @@ template <class E> class SplitSums {
     for (int order = kPieces - 1; order >= 0; --order) {
 #pragma unroll
       for (int piece = 0; piece < kRightPieces && piece <= order; ++piece) {
-        multiply_add(products.v, left[order - piece], right[piece]);
+        if (order - piece < kLeftPieces) multiply_add(products.v, left[order - piece], right[piece]);
       }
     }
     add(inner_, products);
@@ -112,7 +116,7 @@ template <class E> class SplitSums {
   }
 
  private:
-  static constexpr int kRightPieces = kPiecesOf<E>;
+  static constexpr int kPieces = kLeftPieces > kRightPieces ? kLeftPieces : kRightPieces;
   static constexpr int kRowBlocks = 2, kColumnBlocks = 2;
   static constexpr int kWarpRows = kRowBlocks * LeftFragment::kLines,
                        kWarpColumns = kColumnBlocks * RightFragment::kLines;

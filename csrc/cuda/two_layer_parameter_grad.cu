@@ -16,6 +16,7 @@ template <class T> struct ParameterPass {
   A* ga;
   A* gb;
   bool accumulate;
+  Precision precision;
 };
 
 template <class T>
@@ -32,6 +33,7 @@ int run_parameter_pass(const ParameterPass<T>& pass, const PassMemory<Compute<T>
     layer.samples = pass.samples.count;
     layer.first_neuron = first;
     layer.neurons = count;
+    layer.precision = pass.precision;
     layer.cotangent = pass.cotangent;
     layer.gated = pass.gw != nullptr ? memory.gated : nullptr;
     layer.head_parts = pass.ga != nullptr ? memory.head_parts : nullptr;
@@ -60,6 +62,7 @@ int run_parameter_pass(const ParameterPass<T>& pass, const PassMemory<Compute<T>
         pass.gw + first * net.dim,
         net.neurons * net.dim,
         pass.accumulate,
+        pass.precision,
     };
     return multiply_ux(product, memory.split_parts, stream);
   });
@@ -88,7 +91,7 @@ int two_layer_parameter_grad(const Network<T>& network, const Samples<Compute<T>
     return run_parameter_pass(
         ParameterPass<T>{part_of(network, chunk), part_of(samples, chunk, network.patches * network.dim),
                          rows_of(cotangent, chunk, samples.count, network.heads), parameters(gw, network.dim),
-                         parameters(ga, network.heads), parameters(gb, 1), chunk.sample > 0},
+                         parameters(ga, network.heads), parameters(gb, 1), chunk.sample > 0, run.precision},
         memory, run.stream);
   });
 }

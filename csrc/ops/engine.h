@@ -5,6 +5,7 @@
 #ifdef BK_WITH_CUDA
 #include "../cuda/engine.h"
 #endif
+#include "precision.h"
 #include "tensor.h"
 
 namespace bk::ops {
@@ -74,7 +75,8 @@ class CudaEngine {
  private:
   template <class Call> void launch(std::size_t workspace_bytes, Call&& call) const {
     const Tensor workspace = allocate({static_cast<std::int64_t>(workspace_bytes)}, ScalarType::Byte, like_);
-    check(call(cuda::Launch{stream_, workspace.mutable_data_ptr()}));
+    const auto precision = allows_tf32() ? cuda::Precision::tf32 : cuda::Precision::exact;
+    check(call(cuda::Launch{stream_, workspace.mutable_data_ptr(), precision}));
   }
   void check(int error) const;
 

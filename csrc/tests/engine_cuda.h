@@ -7,16 +7,22 @@
 
 namespace bk::test::engine {
 
+inline cuda::Precision precision = cuda::Precision::exact;  // of all that is launched
+
+inline cuda::Launch launch_with(std::vector<unsigned char>& workspace) {
+  return {nullptr, workspace.data(), precision};
+}
+
 template <class T> void two_layer(const Network<T>& net, const Samples<Compute<T>>& samples, Compute<T>* f) {
   auto memory = workspace_of(cuda::two_layer_workspace(net, samples));
-  expect_launched(cuda::two_layer(net, samples, f, {nullptr, memory.data()}), "two_layer");
+  expect_launched(cuda::two_layer(net, samples, f, launch_with(memory)), "two_layer");
 }
 
 template <class T>
 void two_layer_value_and_grad(const Network<T>& net, const Samples<Compute<T>>& samples, const Compute<T>* cotangent,
                               Compute<T>* f, Compute<T>* gx) {
   auto memory = workspace_of(cuda::two_layer_value_and_grad_workspace(net, samples));
-  const int error = cuda::two_layer_value_and_grad(net, samples, cotangent, f, gx, {nullptr, memory.data()});
+  const int error = cuda::two_layer_value_and_grad(net, samples, cotangent, f, gx, launch_with(memory));
   expect_launched(error, "two_layer_value_and_grad");
 }
 
@@ -24,7 +30,7 @@ template <class T>
 void two_layer_parameter_grad(const Network<T>& net, const Samples<Compute<T>>& samples, const Compute<T>* cotangent,
                               Compute<T>* gw, Compute<T>* ga, Compute<T>* gb) {
   auto memory = workspace_of(cuda::two_layer_parameter_grad_workspace(net, samples));
-  const int error = cuda::two_layer_parameter_grad(net, samples, cotangent, gw, ga, gb, {nullptr, memory.data()});
+  const int error = cuda::two_layer_parameter_grad(net, samples, cotangent, gw, ga, gb, launch_with(memory));
   expect_launched(error, "two_layer_parameter_grad");
 }
 
@@ -37,7 +43,7 @@ template <class T>
 void pgd(const Network<T>& net, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
          const AttackResult<Compute<T>>& result) {
   auto memory = workspace_of(cuda::pgd_workspace(net, x0, attack, result));
-  expect_launched(cuda::pgd(net, x0, attack, result, {nullptr, memory.data()}), "pgd");
+  expect_launched(cuda::pgd(net, x0, attack, result, launch_with(memory)), "pgd");
 }
 
 // One set of instructions only.

@@ -7,6 +7,7 @@ namespace bk::test {
 namespace {
 
 using cuda::Operand;
+using cuda::Precision;
 using cuda::Product;
 
 // (networks, lines, terms), or (networks, terms, lines) when the lines are contiguous.
@@ -81,7 +82,9 @@ template <class A, class E> void check_shapes(Role role) {
 }
 
 // W Wᵀ: as good as any product, and the same bits on both sides of the diagonal.
-template <class T> void check_symmetric(std::int64_t networks, std::int64_t count, std::int64_t terms) {
+template <class T>
+void check_symmetric(std::int64_t networks, std::int64_t count, std::int64_t terms,
+                     Precision precision = Precision::exact) {
   using A = Compute<T>;
   Random random(static_cast<std::uint64_t>(count + 1000 * terms));
   const Matrix<T> lines(random, networks, count, terms, true);
@@ -104,12 +107,12 @@ template <class T> void check_symmetric(std::int64_t networks, std::int64_t coun
     auto parts = unwritten<A>(cuda::symmetric_workspace(networks, count, terms));
     Operand<T> operand = lines.operand();
     operand.scale = scales.data();
-    const cuda::SymmetricProduct<T> product{operand, networks, count, terms, out.data()};
+    const cuda::SymmetricProduct<T> product{operand, networks, count, terms, out.data(), precision};
     expect_launched(cuda::multiply_ww(product, parts.data(), nullptr), name);
     return out;
   };
   const std::vector<A> got = under_all_orders(name, produce, same_bits<A>);
-  expect_close(name, got, want, sizeof(A) == 4 ? 1e-5 : 1e-13);
+  expect_close(name, got, want, precision == Precision::tf32 ? 0x1p-15 : sizeof(A) == 4 ? 1e-5 : 1e-13);
   std::vector<A> turned;
   for (std::int64_t i = 0; i < networks * count * count; ++i) {
     const std::int64_t within = i % (count * count);
@@ -126,28 +129,37 @@ template <class T> void check_symmetric_shapes() {
   check_symmetric<T>(2, 131, 37);  // an odd number of tiles along a side
   check_symmetric<T>(1, 211, 16);  // an even one
   check_symmetric<T>(2, 67, 530);  // split along the terms
+  check_symmetric<T>(2, 131, 37, Precision::tf32);
 }
 
 // Float products are as good as float's own: one term to an ulp or two, and long sums far better than one after another.
-// Measured: 2.1 with one term, 6.7 with 1000; without the products of order 2^-16 it would be 128.
-void check_accuracy() {
+// Measured: 2.1 with one term, 6.7 with 1000; without the products of order 2^-16 it would be 128. Where tf32 is allowed
+// each product is within 2^-15 of its size: 2^-17 for what is left of either factor, 2^-16 for the product left out.
+void check_accuracy(Precision precision) {
+  const double of_product = precision == Precision::exact ? 0 : 0x1p-15;
+  double worst = 0;
   for (const std::int64_t terms : {1, 1000}) {
     Random random(7);
     const Matrix<float> left(random, 1, 64, terms, true), right(random, 1, 64, terms, true);
     std::vector<float> out(64 * 64);
-    const Product<float, float> product{left.operand(), right.operand(), 1, 64, 64, terms, out.data(), 64 * 64, false};
+    const Product<float, float> product{left.operand(), right.operand(), 1,       64,    64,
+                                        terms,          out.data(),      64 * 64, false, precision};
     expect_launched(cuda::multiply_xw_parts(product, 1, nullptr), "accuracy");
     for (std::int64_t i = 0; i < 64 * 64; ++i) {
-      double want = 0, squares = 0;
+      double want = 0, sizes = 0, squares = 0;
       for (std::int64_t term = 0; term < terms; ++term) {
         const double one = left.at(0, i / 64, term) * right.at(0, i % 64, term);
         want += one;
+        sizes += std::fabs(one);
         squares += one * one;
       }
       const double error = std::fabs(static_cast<double>(out[i]) - want);
-      expect(error <= 12 * 0x1p-24 * std::sqrt(squares), "accuracy with " + std::to_string(terms) + " terms");
+      expect(error <= of_product * sizes + 12 * 0x1p-24 * std::sqrt(squares),
+             "accuracy with " + std::to_string(terms) + " terms");
+      worst = std::fmax(worst, error / sizes);
     }
   }
+  expect((worst > 0x1p-20) == (precision == Precision::tf32), "the precision asked for");
 }
 
 // out = offset + Σ parts, in groups that are not neighbours.
@@ -183,7 +195,8 @@ int main() {
   test::check_symmetric_shapes<float>();
   test::check_symmetric_shapes<double>();
   test::check_symmetric_shapes<BFloat16>();
-  test::check_accuracy();
+  test::check_accuracy(test::Precision::exact);
+  test::check_accuracy(test::Precision::tf32);
   test::check_sum_parts();
   return test::finish("product");
 }
