@@ -6,6 +6,8 @@ PYTHON ?= python3
 
 BIN := .venv/bin
 ARGS ?=
+# A process for each core; conftest.py shares torch's threads out among them.
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist worksteal
 
 .PHONY: help demo test lint format bench peers build gpu clean venv
 
@@ -28,7 +30,7 @@ demo: venv
 	$(BIN)/benign demo $(ARGS)
 
 test: venv
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(PYTEST) $(ARGS)
 
 peers: venv
 	@scripts/install_peers.sh '$(PYTHON)' '$(TORCH)'
