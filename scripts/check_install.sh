@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the package in every way that users do, from a copy of the tree into fresh environments, and uses it.
+# Installs the package in every way that users do, from its sdist into a fresh environment, and uses it.
 #
 #   scripts/check_install.sh [PYTHON [TORCH]]
 #
@@ -40,13 +40,19 @@ stops() { # a front end that must refuse with the sentence
   grep -q -e '--no-build-isolation' "$work/log" || fail "stopped without the sentence: $*"
 }
 
-say "an environment with $torch, and a copy of the tree"
+say "an environment with $torch"
 quietly "$python" -m venv "$work/venv"
 pip=$work/venv/bin/pip
-quietly "$pip" install "$torch" numpy
+quietly "$pip" install "$torch" numpy build
 site=$("$work/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-mkdir "$work/tree"
-git ls-files -z | xargs -0 tar -cf - --ignore-failed-read 2>/dev/null | tar -xf - -C "$work/tree"
+
+# Everything below is built in the sdist's folder, which holds less than a checkout: what it lacks is missed, and the
+# kernels are compiled once. `make test` installs from the checkout.
+say "python -m build --sdist, from a copy of the tree"
+mkdir "$work/checkout" "$work/tree"
+git ls-files -z | xargs -0 tar -cf - --ignore-failed-read 2>/dev/null | tar -xf - -C "$work/checkout"
+quietly "$work/venv/bin/python" -m build --sdist --outdir "$work/dist" "$work/checkout"
+tar -xf "$work"/dist/*.tar.gz --strip-components=1 -C "$work/tree"
 cd "$work/tree"
 
 say "pip install . (isolated)"
@@ -59,9 +65,7 @@ quietly "$pip" install --editable .
 use "$work/tree" "pip install -e ."
 rm benign_kernels/*.so
 
-say "python -m build: the sdist is built, the wheel stops with the sentence"
-quietly "$pip" install build
-quietly "$work/venv/bin/python" -m build --sdist --outdir "$work/dist"
+say "python -m build --wheel stops with the sentence"
 stops "$work/venv/bin/python" -m build --wheel --outdir "$work/dist"
 
 say "python -m build --wheel with BENIGN_KERNELS_TORCH"
@@ -69,7 +73,7 @@ quietly env BENIGN_KERNELS_TORCH="$site/torch" "$work/venv/bin/python" -m build 
 rm "$work"/dist/*.whl
 
 say "sdist -> wheel -> pip install"
-quietly "$pip" wheel --no-deps --wheel-dir "$work/dist" "$work"/dist/*.tar.gz
+quietly "$pip" wheel --no-deps --wheel-dir "$work/dist" .
 "$work/venv/bin/python" - "$work/dist" <<'PYTHON' || fail "the wheel or the sdist holds the wrong files"
 import sys, tarfile, zipfile
 from pathlib import Path
