@@ -47,7 +47,7 @@ void pgd(const Network<T>& net, const Samples<Compute<T>>& x0, const Attack<Comp
 }
 
 // One set of instructions only.
-template <class Body> void each_level(Body body) { body(); }
+template <class Body> void each_level(Body body, bool = true) { body(); }
 
 inline std::vector<Shape> two_layer_shapes() {
   return {
@@ -67,8 +67,8 @@ inline std::vector<Shape> pgd_shapes() {
 }
 inline std::vector<Shape> gram_shapes() {
   return {
-      {1, 2, 5, 1030},  // a block per row
-      {1, 2, 3, 600, 2, 2},
+      {1, 2, 5, 350, 3},  // a block per row
+      {1, 2, 3, 270, 4, 2},
       {1, 3, 520, 6},  // products split along d
   };
 }

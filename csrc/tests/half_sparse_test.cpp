@@ -120,6 +120,6 @@ void run() {
 }  // namespace bk::test
 
 int main() {
-  bk::test::engine::each_level(bk::test::run);
+  bk::test::engine::each_level(bk::test::run, false);
   return bk::test::finish("half_sparse");
 }

@@ -143,7 +143,7 @@ template <class A> void run() {
 }  // namespace bk::test
 
 int main() {
-  bk::test::engine::each_level(bk::test::run<float>);
-  bk::test::engine::each_level(bk::test::run<double>);
+  bk::test::engine::each_level(bk::test::run<float>, false);
+  bk::test::engine::each_level(bk::test::run<double>, false);
   return bk::test::finish("pgd_step");
 }
