@@ -13,17 +13,21 @@ namespace bk::cuda {
 __device__ inline int fragment_group() { return static_cast<int>(threadIdx.x) % kWarp / 4; }
 __device__ inline int fragment_place() { return static_cast<int>(threadIdx.x) % 4; }
 
+// Words of a line are kept in another order in every eighth line: word w at w ^ turned(line).
+__device__ inline int turned(int line) { return line / 8 % 4; }
+
 // 16 rows of 16 terms: lines group and group + 8, words place and place + 4.
 struct LeftFragment {
   static constexpr int kLines = 16, kTerms = 16;
   std::uint32_t word[4];
 
   template <int kWords> __device__ void load(const std::uint32_t (*lines)[kWords], int first) {
-    const int line = first + fragment_group(), place = fragment_place();
+    const int line = first + fragment_group(), place = fragment_place() ^ turned(first);
+    const int place_below = fragment_place() ^ turned(first + 8);
     word[0] = lines[line][place];
-    word[1] = lines[line + 8][place];
+    word[1] = lines[line + 8][place_below];
     word[2] = lines[line][place + 4];
-    word[3] = lines[line + 8][place + 4];
+    word[3] = lines[line + 8][place_below + 4];
   }
 };
 
@@ -33,7 +37,7 @@ struct RightFragment {
   std::uint32_t word[2];
 
   template <int kWords> __device__ void load(const std::uint32_t (*lines)[kWords], int first) {
-    const int line = first + fragment_group(), place = fragment_place();
+    const int line = first + fragment_group(), place = fragment_place() ^ turned(first);
     word[0] = lines[line][place];
     word[1] = lines[line][place + 4];
   }
@@ -55,11 +59,11 @@ struct SumFragment {
 
 #if defined(__CUDACC__)
 
-// To the nearest, ties to even.
-__device__ inline BFloat16 narrow(float value) {
-  BFloat16 narrowed;
-  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(narrowed.bits) : "f"(value));
-  return narrowed;
+// The nearest bfloat16, ties to even: that of `low` in the lower half of the word.
+__device__ inline std::uint32_t narrow(float low, float high) {
+  std::uint32_t word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
 }
 
 __device__ inline void multiply_add(SumFragment& sum, const LeftFragment& left, const RightFragment& right) {

@@ -13,7 +13,10 @@ template <class A> struct alignas(16) Quad {
 template <class A> struct PlainPanel {
   Quad<A> quad[kDepth][kLanes + 1];
 
-  __device__ void put(int line, int term, A value) { quad[term][line / kPerThread].v[line % kPerThread] = value; }
+  __device__ void put(int line, int term, A value, A of_next_term) {
+    quad[term][line / kPerThread].v[line % kPerThread] = value;
+    quad[term + 1][line / kPerThread].v[line % kPerThread] = of_next_term;
+  }
 };
 
 template <class A> class PlainPanels {

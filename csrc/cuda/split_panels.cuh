@@ -24,20 +24,19 @@ namespace bk::cuda {
 template <class E, Precision kPrecision> constexpr int kPiecesOf = kPrecision == Precision::exact ? 3 : 2;
 template <Precision kPrecision> inline constexpr int kPiecesOf<BFloat16, kPrecision> = 1;
 
-// Lines of 16 terms, two to a word. The words of 8 lines that a warp reads at once lie in 32 different banks.
+// Lines of 16 terms, two to a word. In each 8 lines the words of a half line are turned by a place, so that the words
+// that a warp reads at once, of 8 lines, and those it writes, of 4 lines or 32, lie in 32 different banks.
 template <int kCount> struct SplitPanel {
   static constexpr int kWords = 12;  // 8, and 4 that are not used
-  union {
-    std::uint16_t half[kCount][kTile][2 * kWords];
-    std::uint32_t word[kCount][kTile][kWords];
-  };
+  std::uint32_t word[kCount][kTile][kWords];
 
-  __device__ void put(int line, int term, float value) {
+  __device__ void put(int line, int term, float value, float of_next_term) {
 #pragma unroll
     for (int piece = 0; piece < kCount; ++piece) {
-      const BFloat16 part = narrow(value);
-      half[piece][line][term] = part.bits;
-      value -= widen(part);
+      const std::uint32_t parts = narrow(value, of_next_term);
+      word[piece][line][term / 2 ^ turned(line)] = parts;
+      value -= widen(BFloat16{static_cast<std::uint16_t>(parts)});
+      of_next_term -= widen(BFloat16{static_cast<std::uint16_t>(parts >> 16)});
     }
   }
 };

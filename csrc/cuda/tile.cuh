@@ -48,22 +48,25 @@ template <class A> struct Tile {
 __device__ inline int tile_row() { return static_cast<int>(threadIdx.x) / kLanes * kPerThread; }
 __device__ inline int tile_column() { return static_cast<int>(threadIdx.x) % kLanes * kPerThread; }
 
-// Brings 64 lines × 16 terms after another to shared memory by way of registers: 4 numbers per thread, neighbours
-// reading neighbours. Beyond the matrix everything is zero.
+// Two neighbouring terms of a line.
+template <class E> struct alignas(2 * sizeof(E)) Pair {
+  E v[2];
+};
+
+// Brings 64 lines × 16 terms after another to shared memory by way of registers: two pairs of terms per thread,
+// neighbours reading neighbours. Beyond the matrix everything is zero.
 template <class A, class E, bool kTermsContiguous> class PanelLoader {
  public:
   __device__ PanelLoader(const Operand<E>& operand, int64_t network, int64_t first_line, int64_t lines) {
     data_ = operand.data + network * operand.network_stride;
-    next_ = kTermsContiguous ? (first_line + line_of(0)) * operand.stride + term_of(0)
-                             : term_of(0) * operand.stride + first_line + line_of(0);
-    to_next_number_ = operand.stride * (kTermsContiguous ? line_of(1) - line_of(0) : term_of(1) - term_of(0));
     to_next_term_ = kTermsContiguous ? 1 : operand.stride;
+    to_next_pair_ = operand.stride * (kTermsContiguous ? line_of(1) - line_of(0) : term_of(1) - term_of(0));
+    next_ = (first_line + line_of(0)) * (kTermsContiguous ? operand.stride : 1) + term_of(0) * to_next_term_;
     scale_ = operand.scale == nullptr ? A(1) : operand.scale[network];
-    lines_inside_ = 0;
+    read_whole_ =
+        kTermsContiguous && operand.stride % 2 == 0 && reinterpret_cast<std::uintptr_t>(data_) % sizeof(Pair<E>) == 0;
 #pragma unroll
-    for (int i = 0; i < kPerThread; ++i) {
-      lines_inside_ |= static_cast<unsigned>(first_line + line_of(i) < lines) << i;
-    }
+    for (int i = 0; i < kPairs; ++i) inside_[i] = first_line + line_of(i) < lines;
   }
 
   __device__ void skip(int64_t terms) { next_ += terms * to_next_term_; }
@@ -71,32 +74,46 @@ template <class A, class E, bool kTermsContiguous> class PanelLoader {
   // Reads the next panel, of which `terms` are left.
   __device__ void fetch(int64_t terms) {
 #pragma unroll
-    for (int i = 0; i < kPerThread; ++i) {
-      const bool inside = (lines_inside_ >> i & 1u) != 0 && term_of(i) < terms;
-      staged_[i] = inside ? widen(data_[next_ + i * to_next_number_]) * scale_ : A(0);
+    for (int i = 0; i < kPairs; ++i) {
+      const int64_t at = next_ + i * to_next_pair_;
+      const int64_t left = inside_[i] ? terms - term_of(i) : 0;
+      if (read_whole_ && left >= 2) {
+        staged_[i] = *reinterpret_cast<const Pair<E>*>(data_ + at);
+      } else {
+        staged_[i].v[0] = left >= 1 ? data_[at] : E{};
+        staged_[i].v[1] = left >= 2 ? data_[at + to_next_term_] : E{};
+      }
     }
     skip(kDepth);
   }
   template <class Panel> __device__ void store(Panel& panel) const {
 #pragma unroll
-    for (int i = 0; i < kPerThread; ++i) panel.put(line_of(i), term_of(i), staged_[i]);
+    for (int i = 0; i < kPairs; ++i) {
+      panel.put(line_of(i), term_of(i), widen(staged_[i].v[0]) * scale_, widen(staged_[i].v[1]) * scale_);
+    }
   }
 
  private:
+  static constexpr int kPairs = kTile * kDepth / kThreads / 2, kPairsOfLine = kDepth / 2;
+  static_assert(kPairs == 2, "a thread brings two pairs");
+
+  // Of contiguous terms a warp brings all 8 pairs of every other one of 8 lines: what it then writes to a SplitPanel
+  // lies in 32 different banks. Of contiguous lines it brings one pair of 32.
   __device__ static int line_of(int i) {
-    const int t = static_cast<int>(threadIdx.x);
-    return kTermsContiguous ? t / kDepth + i * (kThreads / kDepth) : t % kTile;
+    const int t = static_cast<int>(threadIdx.x), warp = t / kWarp;
+    return kTermsContiguous ? warp / 2 * 8 + t % kWarp / kPairsOfLine * 2 + warp % 2 + i * (kTile / kPairs) : t % kTile;
   }
   __device__ static int term_of(int i) {
     const int t = static_cast<int>(threadIdx.x);
-    return kTermsContiguous ? t % kDepth : t / kTile + i * (kThreads / kTile);
+    return 2 * (kTermsContiguous ? t % kPairsOfLine : t / kTile + i * (kPairsOfLine / kPairs));
   }
 
   const E* data_;
-  int64_t next_, to_next_number_, to_next_term_;
-  unsigned lines_inside_;  // bit i: the line of the thread's number i is one of the matrix
+  int64_t next_, to_next_term_, to_next_pair_;
   A scale_;
-  A staged_[kPerThread];
+  bool read_whole_;      // both terms of a pair at once; splits begin at whole panels
+  bool inside_[kPairs];  // the pair's line is one of the matrix
+  Pair<E> staged_[kPairs];
 };
 
 template <class A> __device__ void clear(Tile<A>& tile) {

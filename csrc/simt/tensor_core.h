@@ -6,13 +6,15 @@
 
 namespace bk::simt {
 
-// The nearest bfloat16, ties to even; what cvt.rn.bf16.f32 does.
-inline BFloat16 narrow(float value) {
+// The nearest bfloat16, ties to even.
+inline std::uint32_t narrow(float value) {
   std::uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
-  if (value != value) return {0x7fff};
-  return {static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+  return value != value ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
+
+// What cvt.rn.bf16x2.f32 makes of (high, low).
+inline std::uint32_t narrow(float low, float high) { return narrow(high) << 16 | narrow(low); }
 
 struct MatrixLane {
   float* sum;

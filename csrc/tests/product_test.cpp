@@ -15,12 +15,18 @@ template <class E> struct Matrix {
   std::vector<E> values;
   std::int64_t lines, terms;
   bool terms_contiguous;
+  std::int64_t offset;  // of the first number: with 1, pairs of terms are not aligned
 
-  Matrix(Random& random, std::int64_t networks, std::int64_t l, std::int64_t t, bool contiguous)
-      : values(random_vector<E>(random, networks * l * t)), lines(l), terms(t), terms_contiguous(contiguous) {}
-  Operand<E> operand() const { return {values.data(), lines * terms, terms_contiguous ? terms : lines}; }
+  Matrix(Random& random, std::int64_t networks, std::int64_t l, std::int64_t t, bool contiguous, std::int64_t first = 0)
+      : values(random_vector<E>(random, first + networks * l * t)),
+        lines(l),
+        terms(t),
+        terms_contiguous(contiguous),
+        offset(first) {}
+  Operand<E> operand() const { return {values.data() + offset, lines * terms, terms_contiguous ? terms : lines}; }
   double at(std::int64_t network, std::int64_t line, std::int64_t term) const {
-    return widen(values[network * lines * terms + (terms_contiguous ? line * terms + term : term * lines + line)]);
+    return widen(
+        values[offset + network * lines * terms + (terms_contiguous ? line * terms + term : term * lines + line)]);
   }
 };
 
@@ -43,10 +49,11 @@ int multiply(Role role, const Product<A, E>& product, std::vector<A>& parts, std
 }
 
 template <class A, class E>
-void check(Role role, std::int64_t networks, std::int64_t rows, std::int64_t columns, std::int64_t terms) {
+void check(Role role, std::int64_t networks, std::int64_t rows, std::int64_t columns, std::int64_t terms,
+           std::int64_t offset = 0) {
   Random random(static_cast<std::uint64_t>(rows + 100 * columns + 10'000 * terms));
-  const Matrix<A> left(random, networks, rows, terms, role != Role::ux);
-  const Matrix<E> right(random, networks, columns, terms, role == Role::xw);
+  const Matrix<A> left(random, networks, rows, terms, role != Role::ux, offset);
+  const Matrix<E> right(random, networks, columns, terms, role == Role::xw, offset);
   const std::string name = "product " + std::to_string(static_cast<int>(role)) + " of " + std::to_string(rows) + " × " +
                            std::to_string(columns) + " × " + std::to_string(terms);
   std::vector<double> want;
@@ -77,6 +84,7 @@ template <class A, class E> void check_shapes(Role role) {
   check<A, E>(role, 1, 1, 1, 1);
   check<A, E>(role, 2, 65, 3, 37);
   check<A, E>(role, 1, 5, 70, 16);
+  check<A, E>(role, 2, 5, 70, 18, 1);
   check<A, E>(role, 3, 7, 2, 0);
   check<A, E>(role, 2, 9, 67, 530);  // split along the terms
 }

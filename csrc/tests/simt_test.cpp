@@ -161,7 +161,7 @@ void check_fragments() {
       const BFloat16 x = stored<BFloat16>(random.normal()), y = stored<BFloat16>(random.normal());
       a[row][term] = widen(x);
       b[row][term] = widen(y);
-      const int word = term / 2, shift = 16 * (term % 2);
+      const int word = term / 2 ^ cuda::turned(row), shift = 16 * (term % 2);
       left.word[row][word] = (shift ? left.word[row][word] : 0) | static_cast<std::uint32_t>(x.bits) << shift;
       right.word[row][word] = (shift ? right.word[row][word] : 0) | static_cast<std::uint32_t>(y.bits) << shift;
     }
@@ -177,8 +177,8 @@ void check_fragments() {
     }
   }
   expect(run(fragment_of_half_a_warp, 32, from, by, &sums[0]) == cudaErrorLaunchFailure, "half a warp's product");
-  expect(simt::narrow(1 + 0x1p-8f).bits == 0x3f80 && simt::narrow(1 + 0x3p-8f).bits == 0x3f82, "ties to even");
-  expect(widen(simt::narrow(static_cast<float>(INFINITY))) == INFINITY, "infinity as bfloat16");
+  expect(simt::narrow(1 + 0x1p-8f, 1 + 0x3p-8f) == 0x3f823f80, "ties to even, the lower half first");
+  expect(simt::narrow(static_cast<float>(INFINITY), 0) == 0x7f80, "infinity as bfloat16");
 }
 
 void check_wrong_kernels() {
