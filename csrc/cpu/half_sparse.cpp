@@ -2,6 +2,7 @@
 
 #include <new>
 
+#include "../model/half_sparse.h"
 #include "gate.h"
 #include "tasks.h"
 
@@ -243,21 +244,17 @@ template <class T> void HalfSparse<T>::join_gradient() {
   }
 }
 
-// The flips leave rounding errors of about u √drift and u max ‖g‖ in g, which matter once g is much smaller. A fresh
-// sum is no exact one either: it errs by u √(Σ (U_j ‖w_j‖)²) at least, which is no less than u Σ |U_j| ‖w_j‖ / √(P m).
-// Between pairs of neurons that nearly cancel, both would be lost in every step, and nothing gained by a fresh sum.
 template <class T> void HalfSparse<T>::find_stale() {
-  constexpr double kMostLost = 16;  // two bits
   Lanes<A> norms;
   column_norms(evaluation_.gradient, layer().size(), evaluation_.vectors, norms);
   const std::uint64_t fresh = stale_;
   stale_ = 0;
   for (std::int64_t i = 0; i < count_; ++i) {
     if (fresh >> i & 1 || norms[i] > largest_norm_[i]) largest_norm_[i] = norms[i];
-    double drift = largest_norm_[i] * largest_norm_[i];
+    double drift = 0;
     for (std::int64_t s = 0; s < evaluation_.slabs.count; ++s) drift += shares_[s].drift[i];
     const double bound = evaluation_.sum.bound[i], terms = static_cast<double>(layer().patches * layer().neurons);
-    const bool lost = drift > kMostLost * norms[i] * norms[i] && drift * terms > bound * bound;
+    const bool lost = gradient_is_lost(norms[i], largest_norm_[i], drift, bound, terms);
     stale_ |= std::uint64_t(lost) << i;
   }
 }
