@@ -1,6 +1,7 @@
 // One row of a walk in neuron space, as the kernels of gram_rows.cu and gram_walk.cu see it.
 #pragma once
 
+#include "gate.cuh"
 #include "gram_walk.cuh"
 #include "step.cuh"
 
@@ -62,22 +63,6 @@ template <class T, class Team> __device__ double start_norm(const GramWalk<T>& p
   const auto value = [=](int64_t i) { return delta[i]; };
   const A peak = peak_of<A>(team, p.rows.dim, value);
   return peak > A(0) && is_finite(peak) ? peak * norm_over_peak(team, p.rows.dim, peak, value) : peak;
-}
-
-// The piecewise-linear φ in one: a kernel for each of them would take three times as long to compile, and be no faster.
-template <class A> struct Gate {
-  A slope;  // below zero
-
-  __device__ A first(A h) const { return h <= A(0) ? slope : A(1); }
-  __device__ A value(A h) const { return !(h <= A(0)) ? h : slope == A(0) ? A(0) : slope * h; }
-};
-
-template <class A> Gate<A> gate_of(const Activation& activation) {
-  switch (activation.kind) {
-    case ActivationKind::identity: return {A(1)};
-    case ActivationKind::leaky_relu: return {static_cast<A>(activation.alpha)};
-    default: return {A(0)};
-  }
 }
 
 }  // namespace bk::cuda
