@@ -161,5 +161,13 @@ inline int __all_sync(unsigned mask, int predicate, BK_SIMT_SITE) {
   return bk::simt::vote({file, line}, mask, predicate != 0) == mask;
 }
 
+// Threads take turns: nothing comes between the reading and the writing.
+template <class T> T atomicAdd(T* address, T value) {
+  const T before = *address;
+  *address += value;
+  return before;
+}
+
+inline int __ffs(unsigned bits) { return __builtin_ffs(static_cast<int>(bits)); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 template <class T> T __ldg(const T* address) { return *address; }

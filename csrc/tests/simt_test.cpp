@@ -34,6 +34,12 @@ __global__ void shuffle_kernel(int* out) {
   if (lane < 16) out[160 + lane] = __shfl_sync(0xffffu, lane, lane / 2);
 }
 
+// How many threads add, and where the first bit of each one's number is.
+__global__ void add_kernel(int* sum, int* places) {
+  atomicAdd(sum, 2);
+  places[threadIdx.x] = __ffs(threadIdx.x);
+}
+
 __global__ void index_kernel(int* out) {
   const unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
   const unsigned block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
@@ -142,6 +148,10 @@ void check_right_kernels() {
     expect(static_cast<unsigned>(out[128 + lane]) == 0x49249249u, "__ballot_sync");
     if (lane < 16) expect(out[160 + lane] == lane / 2, "a shuffle in half a warp");
   }
+
+  std::vector<int> sum(1), places(64);
+  expect(run(add_kernel, 64, sum.data(), places.data()) == cudaSuccess && sum[0] == 128, "atomicAdd");
+  expect(places[0] == 0 && places[1] == 1 && places[6] == 2 && places[32] == 6, "__ffs");
 
   std::vector<int> counts(2 * 3 * 2 * 4 * 2 * 3, 0);
   expect(simt::launch(index_kernel, dim3(2, 3, 2), dim3(4, 2, 3), 0, counts.data()) == cudaSuccess, "launch");
