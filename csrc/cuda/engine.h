@@ -6,7 +6,8 @@
 //
 // The n×m matrix of pre-activations never exists: samples and neurons are taken in chunks, and the workspace stays
 // below kWorkspaceElements numbers of the compute type (64 MB in float32), or what a single sample and one number per
-// neuron need. In neuron space (Algorithm::gram) it is m² numbers for G, unless that is given, and for a chunk of at
+// neuron need; Algorithm::half_sparse keeps the gates as bits, of 64 rows at least, for which it takes up to eight numbers
+// per neuron. In neuron space (Algorithm::gram) it is m² numbers for G, unless that is given, and for a chunk of at
 // most kWorkspaceElements / 4 pre-activations 9 + k arrays of their size, 10 + k with a start.
 //
 // All pointers are device pointers; shapes and meanings are those of csrc/model. T: float, double, BFloat16 (how W is
@@ -57,7 +58,8 @@ std::size_t two_layer_parameter_grad_workspace(const Network<T>& network, const 
 template <class A> int l2_pgd_step(const PgdStep<A>& step, cudaStream_t stream);
 template <class A> int linf_pgd_step(const PgdStep<A>& step, cudaStream_t stream);
 
-// The whole attack: a fixed sequence of launches. Algorithm::dense, or Algorithm::gram for piecewise-linear φ.
+// The whole attack: a fixed sequence of launches. Algorithm::dense; for piecewise-linear φ Algorithm::gram too, and with
+// one head Algorithm::half_sparse.
 template <class T>
 int pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
         const AttackResult<Compute<T>>& result, Launch run);

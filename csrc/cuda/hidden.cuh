@@ -2,6 +2,7 @@
 // while it is still in registers. A row is a patch of a sample: row = sample·P + patch.
 #pragma once
 
+#include "gate.cuh"
 #include "product.cuh"
 
 namespace bk::cuda {
@@ -33,6 +34,21 @@ template <class T> struct Hidden {
 
 // preactivation_parts: hidden_workspace(…) numbers, used when the product is split along d.
 template <class T> int hidden(const Hidden<T>& layer, Compute<T>* preactivation_parts, cudaStream_t stream);
+
+// The gates of all neurons as bits: neuron j of a row is bit j % 32 of its word j / 32. A row has whole tiles of words.
+constexpr int64_t kWordBits = 32;
+BK_HD constexpr int64_t gate_words(int64_t neurons) { return ceil_div(neurons, kTile) * (kTile / kWordBits); }
+
+struct GateBits {
+  std::uint32_t* open;         // (networks, n·P, words) h > 0, or NaN; what was there is compared, and replaced
+  std::uint32_t* flips;        // (networks, n·P, words) the bits that differ; null: there is nothing to compare with
+  unsigned long long* counts;  // (networks, n) how many they are, added to what is there; with flips only
+};
+
+// The same for piecewise-linear φ, all its neurons; and the gates.
+template <class T>
+int hidden_and_gates(const Hidden<T>& layer, const GateBits& bits, Compute<T>* preactivation_parts,
+                     cudaStream_t stream);
 
 inline int64_t hidden_workspace(int64_t networks, int64_t rows, int64_t neurons, int64_t dim) {
   return product_workspace(networks, rows, neurons, dim);

@@ -207,10 +207,46 @@ __device__ void load_preactivation(const TileOfLayer<T>& at, const Compute<T>* p
   }
 }
 
-// H, computed or loaded → add the bias → φ(H) and its sums → φ'(H) and its sums.
-template <class T, class Phi, Precision kPrecision>
+struct NoGates {};
+template <class T> __device__ void emit_gates(const TileOfLayer<T>&, const NoGates&, const Tile<Compute<T>>&) {}
+
+// Eight neighbouring threads hold the neurons of a word, four each; each of the first four writes the word of one row.
+template <class T>
+__device__ void emit_gates(const TileOfLayer<T>& at, const GateBits& bits, const Tile<Compute<T>>& h) {
+  constexpr int kThreadsPerWord = kWordBits / kPerThread;
+  const int place = static_cast<int>(threadIdx.x) % kThreadsPerWord;
+  const int64_t words = gate_words(at.layer.neurons), word = at.first_column / kWordBits;
+#pragma unroll
+  for (int i = 0; i < kPerThread; ++i) {
+    std::uint32_t open = 0;
+#pragma unroll
+    for (int j = 0; j < kPerThread; ++j) {
+      const bool is_open = at.column_inside(j) && !(h.v[i][j] <= Compute<T>(0));
+      open |= static_cast<std::uint32_t>(is_open) << (place * kPerThread + j);
+    }
+#pragma unroll
+    for (int distance = kThreadsPerWord / 2; distance > 0; distance /= 2) {
+      open |= __shfl_xor_sync(kFullWarp, open, distance, kThreadsPerWord);
+    }
+    if (place == i && at.row_inside(i)) {
+      const int64_t index = (at.network * at.layer.rows() + at.first_row + i) * words + word;
+      if (bits.flips != nullptr) {
+        const std::uint32_t flips = bits.open[index] ^ open;
+        bits.flips[index] = flips;
+        if (flips != 0) {
+          atomicAdd(&bits.counts[at.network * at.layer.samples + at.sample(i)],
+                    static_cast<unsigned long long>(__popc(flips)));
+        }
+      }
+      bits.open[index] = open;
+    }
+  }
+}
+
+// H, computed or loaded → add the bias → the gates → φ(H) and its sums → φ'(H) and its sums.
+template <class T, class Phi, class Gates, Precision kPrecision>
 __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<T>>)
-    hidden_kernel(const Hidden<T> layer, const Phi phi, const Compute<T>* parts, const int splits) {
+    hidden_kernel(const Hidden<T> layer, const Phi phi, const Compute<T>* parts, const int splits, const Gates gates) {
   using A = Compute<T>;
   using Sums = TileSums<A, T, kPrecision>;
   BK_SHARED(typename Sums::Panels, panels);
@@ -241,20 +277,21 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<T>>)
       for (int i = 0; i < kPerThread; ++i) h.v[i][j] += bias;
     }
   }
+  emit_gates(at, gates, h);
   if (layer.value_parts != nullptr || layer.head_parts != nullptr) {
     Tile<A> value = h;
     map_tile(phi, value, [](const auto& one, A x) { return one.value(x); });
     emit_values(at, value, sums);
   }
-  if (layer.gated != nullptr || layer.bias_parts != nullptr) {
+  if (layer.gated != nullptr || layer.scale_parts != nullptr || layer.bias_parts != nullptr) {
     map_tile(phi, h, [](const auto& one, A x) { return one.first(x); });
     emit_gated(at, h, sums);
   }
 }
 
-}  // namespace
-
-template <class T> int hidden(const Hidden<T>& layer, Compute<T>* preactivation_parts, cudaStream_t stream) {
+// launch_hidden(splits) runs the kernel on as many parts of H, or lets it compute H itself where that is one.
+template <class T, class Launch>
+int split_hidden(const Hidden<T>& layer, Compute<T>* parts, cudaStream_t stream, Launch launch_hidden) {
   using A = Compute<T>;
   const Network<T>& net = layer.network;
   const int splits = split_count(net.networks, layer.rows(), layer.neurons, net.dim);
@@ -266,18 +303,43 @@ template <class T> int hidden(const Hidden<T>& layer, Compute<T>* preactivation_
         layer.rows(),
         layer.neurons,
         net.dim,
-        preactivation_parts,
+        parts,
         layer.rows() * layer.neurons,
         false,
         layer.precision,
     };
     BK_TRY(multiply_xw_parts(product, splits, stream));
   }
-  const int64_t blocks = net.networks * layer.row_tiles() * layer.neuron_tiles();
-  return specialise_activation(net.activation, [&](auto phi) {
+  return launch_hidden(splits);
+}
+
+template <class T> int64_t tiles_of(const Hidden<T>& layer) {
+  return layer.network.networks * layer.row_tiles() * layer.neuron_tiles();
+}
+
+}  // namespace
+
+template <class T> int hidden(const Hidden<T>& layer, Compute<T>* preactivation_parts, cudaStream_t stream) {
+  const Compute<T>* parts = preactivation_parts;
+  return split_hidden(layer, preactivation_parts, stream, [&](int splits) {
+    return specialise_activation(layer.network.activation, [&](auto phi) {
+      return with_precision<Compute<T>>(layer.precision, [&](auto precision) {
+        return launch(hidden_kernel<T, decltype(phi), NoGates, precision.value>, tiles_of(layer), stream, layer, phi,
+                      parts, splits, NoGates{});
+      });
+    });
+  });
+}
+
+template <class T>
+int hidden_and_gates(const Hidden<T>& layer, const GateBits& bits, Compute<T>* preactivation_parts,
+                     cudaStream_t stream) {
+  using A = Compute<T>;
+  const A* parts = preactivation_parts;
+  return split_hidden(layer, preactivation_parts, stream, [&](int splits) {
     return with_precision<A>(layer.precision, [&](auto precision) {
-      return launch(hidden_kernel<T, decltype(phi), precision.value>, blocks, stream, layer, phi,
-                    static_cast<const A*>(preactivation_parts), splits);
+      return launch(hidden_kernel<T, Gate<A>, GateBits, precision.value>, tiles_of(layer), stream, layer,
+                    gate_of<A>(layer.network.activation), parts, splits, bits);
     });
   });
 }

@@ -1,6 +1,7 @@
 // The whole attack. In input space: for each chunk of rows, K times a pass over the network and a step of the rows.
 #include "attack_chunk.cuh"
 #include "gram.cuh"
+#include "half_sparse.cuh"
 #include "passes.cuh"
 
 namespace bk::cuda {
@@ -79,6 +80,7 @@ template <class T>
 std::size_t pgd_workspace(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
                           const AttackResult<Compute<T>>& result) {
   if (attack.algorithm == Algorithm::gram) return gram_workspace(network, x0, attack, result);
+  if (attack.algorithm == Algorithm::half_sparse) return half_sparse_workspace(network, x0, attack, result);
   Arena arena(nullptr);
   take_attack_memory(arena, network, largest_chunk(network, x0.count, true), attack, result);
   return arena.bytes();
@@ -88,6 +90,7 @@ template <class T>
 int pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
         const AttackResult<Compute<T>>& result, Launch run) {
   if (attack.algorithm == Algorithm::gram) return gram_attack(network, x0, attack, result, run);
+  if (attack.algorithm == Algorithm::half_sparse) return half_sparse_attack(network, x0, attack, result, run);
   const Chunk most = largest_chunk(network, x0.count, true);
   Arena arena(run.workspace);
   const auto memory = take_attack_memory(arena, network, most, attack, result);

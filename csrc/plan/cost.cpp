@@ -23,10 +23,13 @@ constexpr double kCall = 2e5;
 constexpr double kDenseStep = 2e3, kWalkStep = 3e3;
 constexpr double kWalkSample = 3e4;  // per call and sample, what a walk begins and ends with
 // CUDA, from what launches and caches are known to take; no device has been asked yet. A launch of 4 µs beside products
-// at 40 TFLOP/s; launches of a dense step, of the gram walk around its steps, and what one of its steps waits for.
+// at 40 TFLOP/s; launches of a dense and of a half-sparse step, of the gram walk around its steps, and what one of its
+// steps waits for.
 constexpr double kLaunch = 1.6e8;
-constexpr double kDenseLaunches = 6, kGramLaunches = 14, kGramStepLaunches = 1;
-constexpr double kCudaFlipG = 50;  // an entry of V per gate that flips: a row of G from the second cache
+constexpr double kDenseLaunches = 6, kHalfSparseLaunches = 10, kGramLaunches = 14, kGramStepLaunches = 1;
+constexpr double kCudaScan = 8;    // a pre-activation whose gate becomes a bit, in the tile that it is made in
+constexpr double kCudaFlipW = 32;  // a coordinate of g per gate that flips: a row of W from the second cache
+constexpr double kCudaFlipG = 50;  // an entry of V per gate that flips: a row of G from there
 // Products of whole matrices, whose results leave the cache, against those of a panel.
 constexpr double kMatrixProduct = 1.3;
 // Products of a few samples wait for W, or G: per entry of it, beside the flops.
@@ -110,13 +113,15 @@ Cost dense_cost(const Problem& p) {
 // The same, but that g is a product at the first iterate only.
 Cost half_sparse_cost(const Problem& p) {
   const Sizes s(p);
+  const bool cuda = p.device == Device::cuda;
   const double flips = kFlips * s.K * s.n * s.P * s.m;
   const double products = (s.K + 2) * s.product;
-  const double elements =
-      (s.K + 1) * s.n * s.P * s.m * (s.gate + kScan) + s.K * s.n * (s.P * s.d * kUpdate + kDenseStep);
+  const double elements = (s.K + 1) * s.n * s.P * s.m * (s.gate + (cuda ? kCudaScan : kScan)) +
+                          s.K * s.n * (s.P * s.d * kUpdate + kDenseStep);
   return cost_of(p, products + flips * 2 * s.d + (s.K + 1) * s.n * s.P * s.m * 4 + s.K * 8 * s.n * s.P * s.d,
-                 panel_waste(p, kFewFlips) * ((s.K + 2) * s.pass + elements + flips * (s.d * kFlipW + kFlip)),
-                 traffic(p, s.K + 2, 5 * s.K + 2), 0);
+                 panel_waste(p, kFewFlips) *
+                     ((s.K + 2) * s.pass + elements + flips * (s.d * (cuda ? kCudaFlipW : kFlipW) + kFlip)),
+                 traffic(p, s.K + 2, 5 * s.K + 2), kHalfSparseLaunches * (s.K + 1));
 }
 
 // G is half a product of W with itself. V of each head is U G or (U W) Wᵀ, whichever is less; a

@@ -19,7 +19,6 @@ struct Candidate {
 const char* no_obstacle(const Problem&) { return nullptr; }
 
 const char* half_sparse_obstacle(const Problem& p) {
-  if (p.device != Device::cpu) return "runs on the CPU only";
   if (!p.l2) return "is for l2 attacks";
   if (!p.piecewise_linear) return "needs a piecewise-linear activation";
   return p.heads == 1 ? nullptr : "is for networks of one head";

@@ -59,23 +59,49 @@ void check_workspace_bound() {
   for (const Shape& s : kShapes) {
     const auto net = network_of(s.networks, s.neurons, s.dim, s.patches, s.heads);
     const Samples<float> samples{nullptr, s.samples, s.samples * s.row_size()};
-    const Attack<float> attack{
-        {Norm::l2, Loss::margin, Direction::exact, Floor::added, 0, 1, Keep::worst, {}, {}, 20, 0, 1},
-        nullptr,
-        nullptr,
-        nullptr};
+    Attack<float> attack{{Norm::l2, Loss::margin, Direction::exact, Floor::added, 0, 1, Keep::worst, {}, {}, 20, 0, 1},
+                         nullptr,
+                         nullptr,
+                         nullptr};
     const std::size_t bound =
         sizeof(float) * static_cast<std::size_t>(cuda::kWorkspaceElements + 8 * (s.patches + s.row_size() + s.neurons));
     expect(cuda::two_layer_workspace(net, samples) <= bound, s.text() + ": workspace of two_layer");
     expect(cuda::two_layer_value_and_grad_workspace(net, samples) <= bound, s.text() + ": workspace of value_and_grad");
     expect(cuda::two_layer_parameter_grad_workspace(net, samples) <= bound, s.text() + ": workspace of parameter_grad");
     expect(cuda::pgd_workspace(net, samples, attack, {}) <= bound, s.text() + ": workspace of pgd");
+    attack.algorithm = Algorithm::half_sparse;
+    if (s.heads == 1) expect(cuda::pgd_workspace(net, samples, attack, {}) <= bound, s.text() + ": half-sparse pgd");
   }
 }
 
 template <class A> struct Results {
   std::vector<A> f, gx, gw, ga, gb, x;
 };
+
+void attack_targets(const Problem<double>& problem, Algorithm algorithm, std::vector<double>& x) {
+  const Shape& s = problem.shape;
+  // A squared loss, so that targets of any number of heads do.
+  Threat<double> threat = {Norm::l2,
+                           Loss::squared,
+                           Direction::exact,
+                           Floor::added,
+                           0,
+                           1,
+                           Keep::worst,
+                           {nullptr, 0.5},
+                           {nullptr, 0.2},
+                           2,
+                           -100,
+                           100};
+  const std::vector<double> radius(static_cast<std::size_t>(s.rows()), 0.5);
+  threat.radius.values = radius.data();
+  const Attack<double> attack{threat, problem.cotangent.data(), nullptr, nullptr, algorithm};
+  auto logits = unwritten<double>(s.rows() * s.heads), margin = unwritten<double>(s.rows());
+  const AttackResult<double> result{x.data(), logits.data(), margin.data(), nullptr};
+  auto memory = workspace_of(cuda::pgd_workspace(problem.network(), problem.samples(), attack, result));
+  const int error = cuda::pgd(problem.network(), problem.samples(), attack, result, {nullptr, memory.data()});
+  expect_launched(error, s.text());
+}
 
 Results<double> run_engine(const Problem<double>& problem) {
   const Shape& s = problem.shape;
@@ -93,28 +119,8 @@ Results<double> run_engine(const Problem<double>& problem) {
   memory = workspace_of(cuda::two_layer_parameter_grad_workspace(net, samples));
   error |= cuda::two_layer_parameter_grad(net, samples, r, out.gw.data(), out.ga.data(), out.gb.data(),
                                           {nullptr, memory.data()});
-
-  // A squared loss, so that targets of any number of heads do.
-  Threat<double> threat = {Norm::l2,
-                           Loss::squared,
-                           Direction::exact,
-                           Floor::added,
-                           0,
-                           1,
-                           Keep::worst,
-                           {nullptr, 0.5},
-                           {nullptr, 0.2},
-                           2,
-                           -100,
-                           100};
-  const std::vector<double> radius(static_cast<std::size_t>(s.rows()), 0.5);
-  threat.radius.values = radius.data();
-  const Attack<double> attack{threat, r, nullptr, nullptr};
-  auto logits = unwritten<double>(s.rows() * s.heads), margin = unwritten<double>(s.rows());
-  const AttackResult<double> result{out.x.data(), logits.data(), margin.data(), nullptr};
-  memory = workspace_of(cuda::pgd_workspace(net, samples, attack, result));
-  error |= cuda::pgd(net, samples, attack, result, {nullptr, memory.data()});
   expect_launched(error, s.text());
+  attack_targets(problem, Algorithm::dense, out.x);
   return out;
 }
 
@@ -140,6 +146,19 @@ void check_seams() {
   }
 }
 
+// Networks in several chunks; more gates of a network than a chunk may have.
+void check_half_sparse_seams() {
+  for (const Shape& shape : {Shape{5, 20, 3, 5}, Shape{2, 35, 2, 520, 2}}) {
+    const Problem<double> problem(shape, ActivationKind::relu);
+    auto whole = unwritten<double>(shape.rows() * shape.row_size()), parts = whole;
+    attack_targets(problem, Algorithm::half_sparse, whole);
+    cuda::chunk_limits = {64, 64 * 64, 256};
+    attack_targets(problem, Algorithm::half_sparse, parts);
+    cuda::chunk_limits = cuda::kChunkLimits;
+    expect_close(shape.text() + " half-sparse x in chunks", parts, whole, 1e-10);
+  }
+}
+
 }  // namespace
 }  // namespace bk::test
 
@@ -147,5 +166,6 @@ int main() {
   bk::test::check_cover();
   bk::test::check_workspace_bound();
   bk::test::check_seams();
+  bk::test::check_half_sparse_seams();
   return bk::test::finish("chunks");
 }

@@ -124,6 +124,31 @@ inline std::vector<Shape> pgd_shapes() {
       {1, 2, 1, 16400, 1, 2},  // more neurons than what is kept of them between two passes
   };
 }
+constexpr std::int64_t kHalfSparseSteps = 8;
+template <class T> std::vector<ActivationKind> half_sparse_kinds() {
+  return {ActivationKind::identity, ActivationKind::relu, ActivationKind::leaky_relu};
+}
+template <class T> std::vector<Shape> half_sparse_shapes() {
+  return {
+      {1, 1, 1, 1},
+      {0, 3, 4, 5},
+      {2, 0, 4, 5},
+      {2, 3, 0, 5},
+      {2, 3, 4, 0},
+      {3, 1, 2, 5},
+      {1, 70, 3, 67},
+      {1, 5, 17, 129},
+      {2, 8, 16, 15, 3, 1, true, true, true},
+      {4, 20, 50, 80, 1, 1, false, false},
+      {1, 9, 70, 300, 2},  // panels in threads
+  };
+}
+// Slabs in threads: of one panel, and in double of several.
+template <class T> std::vector<Shape> half_sparse_slabs() {
+  std::vector<Shape> shapes = {{1, 3, 600, 1024}};
+  if (sizeof(T) == sizeof(double)) shapes.insert(shapes.begin(), {1, 19, 600, 1024});
+  return shapes;
+}
 inline std::vector<Shape> gram_shapes() {
   return {
       {1, 70, 3, 67},  // several blocks of rows

@@ -65,6 +65,28 @@ inline std::vector<Shape> pgd_shapes() {
       {1, 3, 4, 6, 1, 66},  // patches and heads across tiles
   };
 }
+// A step is ten launches, each of which starts all fibers of a block.
+constexpr std::int64_t kHalfSparseSteps = 3;
+template <class T> std::vector<ActivationKind> half_sparse_kinds() {
+  switch (sizeof(T)) {
+    case sizeof(double): return {ActivationKind::leaky_relu};
+    case sizeof(float): return {ActivationKind::relu};
+    default: return {ActivationKind::identity};
+  }
+}
+template <class T> std::vector<Shape> half_sparse_shapes() {
+  std::vector<Shape> shapes = {
+      {2, 3, 300, 80, 1, 1, false, false},  // three spans of coordinates
+      {1, 9, 5, 40, 8},                     // patches across tiles
+  };
+  if (sizeof(T) != sizeof(double)) return shapes;
+  const Shape others[] = {{1, 1, 1, 1}, {0, 3, 4, 5}, {2, 0, 4, 5},
+                          {2, 3, 0, 5}, {2, 3, 4, 0}, {2, 2, 16, 15, 3, 1, true, true, true}};
+  shapes.insert(shapes.end(), std::begin(others), std::end(others));
+  return shapes;
+}
+// Flips in slabs, and a gradient in parts.
+template <class T> std::vector<Shape> half_sparse_slabs() { return {{1, 2, 10, 1030}}; }
 inline std::vector<Shape> gram_shapes() {
   return {
       {1, 2, 5, 350, 3},  // a block per row

@@ -4,45 +4,38 @@
 namespace bk::test {
 namespace {
 
-constexpr ActivationKind kKinds[] = {ActivationKind::identity, ActivationKind::relu, ActivationKind::leaky_relu};
-
 // Steps long enough for gates to flip at each of them.
 template <class T> AttackCase<T> half_sparse_case(const Shape& shape, ActivationKind kind, Loss loss = Loss::margin) {
   AttackCase<T> attack(shape, kind, Norm::l2, loss);
   attack.algorithm = Algorithm::half_sparse;
-  attack.threat.steps = 8;
+  attack.threat.steps = engine::kHalfSparseSteps;
   attack.threat.step.value = Compute<T>(0.4);
   attack.threat.radius.value = Compute<T>(1.5);
   return attack;
 }
 
 template <class T> void check_shapes() {
-  const Shape shapes[] = {
-      {1, 1, 1, 1},       {3, 1, 2, 5}, {1, 70, 3, 67}, {1, 5, 17, 129}, {2, 8, 16, 15, 3, 1, true, true, true},
-      {0, 3, 4, 5},       {2, 0, 4, 5}, {2, 3, 0, 5},   {2, 3, 4, 0},    {4, 20, 50, 80, 1, 1, false, false},
-      {1, 9, 70, 300, 2},  // panels in threads
-  };
-  for (const Shape& shape : shapes) {
-    for (const ActivationKind kind : kKinds) {
+  for (const Shape& shape : engine::half_sparse_shapes<T>()) {
+    for (const ActivationKind kind : engine::half_sparse_kinds<T>()) {
       AttackCase<T> attack = half_sparse_case<T>(shape, kind);
+      attack.threat.stop_early = kind == ActivationKind::leaky_relu;
       attack.check("half-sparse");
-      attack.threat.stop_early = true;
-      attack.check("half-sparse, stopping early");
     }
   }
 }
 
-// Slabs in threads, those of several panels too.
-template <class T> void check_slabs(std::int64_t samples) {
-  AttackCase<T> attack = half_sparse_case<T>({1, samples, 600, 1024}, ActivationKind::relu);
-  attack.threat.steps = 2;
-  attack.threat.stop_early = samples < 4;
-  attack.check("half-sparse, slabs");
+template <class T> void check_slabs() {
+  for (const Shape& shape : engine::half_sparse_slabs<T>()) {
+    AttackCase<T> attack = half_sparse_case<T>(shape, ActivationKind::relu);
+    attack.threat.steps = 2;
+    attack.threat.stop_early = shape.samples < 4;
+    attack.check("half-sparse, slabs");
+  }
 }
 
 template <class T> void check_options() {
   using A = Compute<T>;
-  for (const ActivationKind kind : kKinds) {
+  for (const ActivationKind kind : engine::half_sparse_kinds<T>()) {
     for (const Loss loss : {Loss::margin, Loss::squared}) {
       AttackCase<T> attack = half_sparse_case<T>({2, 9, 5, 40, 2}, kind, loss);
       attack.threat.keep = Keep::worst;
@@ -62,9 +55,21 @@ template <class T> void check_options() {
   expect(same_bits(still.run().x, still.problem.x), "half-sparse, K = 0");
 }
 
+// So many gates flip at once that the gradient is summed afresh, in some rows.
+template <class T> void check_many_flips() {
+  using A = Compute<T>;
+  AttackCase<T> attack = half_sparse_case<T>({1, 40, 3, 70, 2}, ActivationKind::relu);
+  attack.with_sizes_per_row();
+  for (std::size_t row = 0; row < attack.step.size(); row += 2) {
+    attack.step[row] = A(3);
+    attack.radius[row] = A(8);
+  }
+  attack.check("half-sparse, many flips");
+}
+
 // Pairs of neurons that nearly cancel: flips are much larger than the gradient, which has to be taken afresh.
 void check_cancellation() {
-  for (const Shape& shape : {Shape{1, 9, 20, 60, 2}, Shape{1, 3, 600, 1024}}) {
+  for (const Shape& shape : {Shape{1, 9, 20, 60, 2}, engine::half_sparse_slabs<double>().back()}) {
     AttackCase<double> attack = half_sparse_case<double>(shape, ActivationKind::relu);
     auto& p = attack.problem;
     Random random(3);
@@ -93,7 +98,7 @@ template <class T> void check_death() {
   }
   for (A& x : p.x) x = 0;
   attack.target = {A(1), A(1)};
-  attack.threat.steps = 12;
+  attack.threat.steps = engine::kHalfSparseSteps + 4;
   attack.check("half-sparse, death");
   const Attacked<A> got = attack.run();
   expect(got.logits[0] == 0 && got.logits[1] == 0, "gates left open");
@@ -104,11 +109,12 @@ void run() {
   check_shapes<double>();
   check_shapes<float>();
   check_shapes<BFloat16>();
-  check_slabs<double>(19);
-  check_slabs<float>(3);
-  check_slabs<BFloat16>(2);
+  check_slabs<double>();
+  check_slabs<float>();
+  check_slabs<BFloat16>();
   check_options<double>();
   check_options<float>();
+  check_many_flips<double>();
   check_cancellation();
   check_death<double>();
   check_death<float>();

@@ -30,14 +30,16 @@ template <class T> std::vector<Output> everything(const Shape& s) {
   std::vector<Output> outputs = {named("f alone", alone), named("f", f),   named("gx", gx),
                                  named("gw", gw),         named("ga", ga), named("gb", gb)};
 
-  for (const Algorithm algorithm : {Algorithm::dense, Algorithm::gram}) {
+  constexpr std::pair<Algorithm, const char*> kAlgorithms[] = {
+      {Algorithm::dense, "dense"}, {Algorithm::gram, "gram"}, {Algorithm::half_sparse, "half-sparse"}};
+  for (const auto& [algorithm, name] : kAlgorithms) {
+    if (algorithm == Algorithm::half_sparse && s.heads > 1) continue;
     AttackCase<T> attack(s, ActivationKind::relu, Norm::l2, Loss::margin);
     attack.algorithm = algorithm;
     attack.trajectory = false;
     const Attacked<A> found = attack.run();
-    const std::string name = algorithm == Algorithm::gram ? "gram" : "dense";
-    outputs.push_back(named(name + " x", found.x));
-    outputs.push_back(named(name + " margin", found.margin));
+    outputs.push_back(named(name + std::string(" x"), found.x));
+    outputs.push_back(named(name + std::string(" margin"), found.margin));
   }
   return outputs;
 }
