@@ -106,17 +106,20 @@ def test_the_size_of_the_weights_does_not_matter(size: float) -> None:
     torch.testing.assert_close(scaled.x, plain.x, atol=SAME_PATH, rtol=0)
 
 
-@norms
-def test_results_do_not_depend_on_threads_or_on_the_batch(norm: str) -> None:
+@pytest.mark.parametrize(
+    ("norm", "algorithm"), [("l2", "dense"), ("l2", "half_sparse"), ("l2", "gram"), ("linf", "dense")]
+)
+def test_results_do_not_depend_on_threads_or_on_the_batch(norm: str, algorithm: str) -> None:
     x, y, W, a = sample(n=100)
+    options = {"radius": 0.5, "algorithm": algorithm}
     threads = torch.get_num_threads()
-    whole = attack(norm, x, y, W, a, radius=0.5)
+    whole = attack(norm, x, y, W, a, **options)
     try:
         torch.set_num_threads(1)
-        single = attack(norm, x, y, W, a, radius=0.5)
+        single = attack(norm, x, y, W, a, **options)
     finally:
         torch.set_num_threads(threads)
-    parts = [attack(norm, x[i : i + 13], y[i : i + 13], W, a, radius=0.5) for i in range(0, 100, 13)]
+    parts = [attack(norm, x[i : i + 13], y[i : i + 13], W, a, **options) for i in range(0, 100, 13)]
     for name in ("x", "logits", "margin"):
         assert torch.equal(getattr(single, name), getattr(whole, name))
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
