@@ -6,11 +6,11 @@
 
 namespace bk::cuda {
 
-// Without what an algorithm keeps of its own: x, delta, f and the like.
-template <class T>
+// memory: of the algorithm, which has its x (null: the iterate lives in the result), good, delta, f and cotangent.
+template <class T, class Memory>
 AttackRows<Compute<T>> rows_of_chunk(const Network<T>& network, const Samples<Compute<T>>& x0,
                                      const Attack<Compute<T>>& attack, const AttackResult<Compute<T>>& result,
-                                     const Chunk& chunk) {
+                                     const Chunk& chunk, const Memory& memory) {
   using A = Compute<T>;
   const int64_t dim = network.patches * network.dim, heads = network.heads, samples = x0.count;
   const auto part = [&](auto* all, int64_t size) { return rows_of(all, chunk, samples, size); };
@@ -31,6 +31,11 @@ AttackRows<Compute<T>> rows_of_chunk(const Network<T>& network, const Samples<Co
   rows.start = part(attack.start, dim);
   rows.result = {part(result.x, dim), part(result.logits, heads), part(result.margin, 1), part(result.trajectory, dim)};
   rows.trajectory_stride = network.networks * samples * dim;
+  rows.x = memory.x != nullptr ? memory.x : rows.result.x;
+  rows.good = memory.good;
+  rows.delta = memory.delta;
+  rows.f = memory.f;
+  rows.cotangent = memory.cotangent;
   return rows;
 }
 

@@ -185,12 +185,7 @@ int gram_attack(const Network<T>& network, const Samples<Compute<T>>& x0, const 
   const int64_t gram_size = network.neurons * network.neurons;
 
   return for_each_chunk(network.networks, x0.count, most, [&](const Chunk& chunk) -> int {
-    auto rows = rows_of_chunk(network, x0, attack, result, chunk);
-    rows.x = memory.x != nullptr ? memory.x : rows.result.x;
-    rows.good = memory.good;
-    rows.delta = memory.delta;
-    rows.f = memory.f;
-    rows.cotangent = memory.cotangent;
+    auto rows = rows_of_chunk(network, x0, attack, result, chunk, memory);
     const GramChunk<T> gram(part_of(network, chunk), rows, memory,
                             attack.gram == nullptr ? nullptr : attack.gram + chunk.network * gram_size, run);
     if (chunk.sample == 0) BK_TRY(gram.prepare());

@@ -177,12 +177,7 @@ int half_sparse_attack(const Network<T>& network, const Samples<Compute<T>>& x0,
   const auto memory = take_half_sparse_memory(arena, network, most, attack, result);
 
   return for_each_chunk(network.networks, x0.count, most, [&](const Chunk& chunk) -> int {
-    auto rows = rows_of_chunk(network, x0, attack, result, chunk);
-    rows.x = memory.x != nullptr ? memory.x : rows.result.x;
-    rows.good = memory.good;
-    rows.delta = memory.delta;
-    rows.f = memory.f;
-    rows.cotangent = memory.cotangent;
+    auto rows = rows_of_chunk(network, x0, attack, result, chunk, memory);
     rows.gradient = memory.gradient;
     rows.scale = memory.scale;
     HalfSparseChunk<T> walk(part_of(network, chunk), rows, memory, run);

@@ -96,12 +96,7 @@ int pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<C
   const auto memory = take_attack_memory(arena, network, most, attack, result);
 
   return for_each_chunk(network.networks, x0.count, most, [&](const Chunk& chunk) {
-    auto rows = rows_of_chunk(network, x0, attack, result, chunk);
-    rows.x = memory.x != nullptr ? memory.x : rows.result.x;
-    rows.good = memory.good;
-    rows.delta = memory.delta;
-    rows.f = memory.f;
-    rows.cotangent = memory.cotangent;
+    auto rows = rows_of_chunk(network, x0, attack, result, chunk, memory);
     rows.gradient = memory.gradient;
     rows.scale = memory.scale;
     return attack_chunk(part_of(network, chunk), rows, memory, run);
