@@ -12,8 +12,9 @@
 //
 //   G' = β²G − ηUᵀE − ηEᵀU,  E = βH' − ηX'X'ᵀU/2            rows·m² + rows²·(m + d/2)
 //
-// as one product of half the elements, (−ηUᵀ | −ηEᵀ) by (E; U). Its rounding errors add up, and it is taken in full at every kRefresh-th iteration, counted from the training's first,
-// so that no bit depends on where calls begin and end. Nor does one on the threads: they share rows, never sums.
+// as one product of half the elements, (−ηUᵀ | −ηEᵀ) by (E; U). Its rounding errors add up, and it is taken in full at
+// every kRefresh-th iteration, counted from the training's first, so that no bit depends on where calls begin and end.
+// Nor does one on the threads: they share rows, never sums.
 #pragma once
 
 #include "../model/training.h"

@@ -50,7 +50,8 @@ int64_t terms_per_split(int64_t terms, int splits);
 int64_t product_workspace(int64_t networks, int64_t rows, int64_t columns, int64_t terms);
 int64_t symmetric_workspace(int64_t networks, int64_t count, int64_t terms);
 
-// The three roles, and W Wᵀ, of which only tiles on and below the diagonal are made. Terms are contiguous in memory on both sides (X Wᵀ), on the left (U W), on neither (Uᵀ X).
+// The three roles, and W Wᵀ, of which only tiles on and below the diagonal are made. Terms are contiguous in memory on
+// both sides (X Wᵀ), on the left (U W), on neither (Uᵀ X).
 // multiply_xw_parts only leaves the (splits, networks, rows, columns) parts: hidden.cuh sums and gates them.
 template <class L, class R> int multiply_xw(const Product<L, R>& product, Compute<R>* parts, cudaStream_t stream);
 template <class L, class R> int multiply_xw_parts(const Product<L, R>& product, int splits, cudaStream_t stream);
