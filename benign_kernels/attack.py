@@ -133,7 +133,7 @@ def l2_pgd(
 
     The result is computed in W's precision (float32 for bfloat16), without autograd.  On CUDA, float32 products are as
     accurate as float32's own, but where ``torch.backends.cuda.matmul.fp32_precision`` is ``"tf32"``: each is then
-    within 2^-15 of itself, and takes half the work.  A sample that is not finite, or becomes so, is NaN in the result
+    within 2^-10 of itself.  A sample that is not finite, or becomes so, is NaN in the result
     and touches no other.
 
     >>> W, a = torch.randn(256, 10), torch.ones(256) / 16

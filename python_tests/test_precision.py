@@ -1,4 +1,4 @@
-"""Whether the library hears torch's own switch for tf32 (what it does with it: test_cuda.py, precision_test.cpp)."""
+"""Whether the library hears torch's switch for tf32 (what it does then: test_cuda_large.py, precision_test.cpp)."""
 
 import ctypes
 from collections.abc import Iterator

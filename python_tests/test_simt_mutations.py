@@ -28,7 +28,11 @@ class Mutant:
 
 
 # csrc/tests/<kernel>_test.cpp -> what it needs of csrc/cuda
-KERNELS = {"pgd_step": ["pgd_step"], "product": ["product"], "hidden": ["hidden_float64", "product"]}
+KERNELS = {
+    "pgd_step": ["pgd_step"],
+    "product": ["product", "scaled"],
+    "hidden": ["hidden_float64", "product", "scaled"],
+}
 TEAM, TILE, PRODUCT = ("pgd_step", "team.cuh"), ("product", "tile.cuh"), ("product", "product.cu")
 MULTIPLY, PLAIN, SPLIT = (("product", f"{name}.cuh") for name in ("multiply", "plain_panels", "split_panels"))
 HIDDEN = ("hidden", "hidden_kernel.cuh")
@@ -58,6 +62,13 @@ MUTANTS = [
     Mutant("a mirrored tile overwrites panels in use", *PRODUCT, "tile);\n  __syncthreads();", "tile);"),
     Mutant("both halves of a tile on the diagonal are made", *PRODUCT, "mirrored_row < mirrored", "-1 < mirrored"),
     Mutant("tiles below the diagonal are counted wrong", *PRODUCT, "q - tiles % 2", "q"),
+    Mutant("a library is given its left operand turned", *PRODUCT, "kLeftTerms ? left.stride :", "kLeftTerms ? 1 :"),
+    Mutant("a library is not told to add", *PRODUCT, "product.accumulate,\n  };", "false,\n  };"),
+    Mutant("the scale of a library's product is forgotten", *PRODUCT, "right.scale == nullptr", "true"),
+    Mutant(
+        "panels for a library are not summed", *PRODUCT, "first > 0, product.arithmetic", "false, product.arithmetic"
+    ),
+    Mutant("a number is scaled too many", "product", "scaled.cu", "kThreads < size", "kThreads <= size"),
     Mutant("a row of a tile is summed over too many lanes", *HIDDEN, "distance = kLanes / 2", "distance = kLanes"),
     Mutant("columns are summed before their barrier", *HIDDEN, "__syncthreads();\n  const", "const"),
     Mutant("column sums are overtaken by the next head's", *HIDDEN, "  __syncthreads();\n}\n", "}\n"),

@@ -32,6 +32,8 @@ inline ChunkLimits chunk_limits = kChunkLimits;  // only tests change it, to see
 
 inline int64_t at_least_one(int64_t count) { return std::max<int64_t>(1, count); }
 inline int64_t whole_tiles(int64_t rows) { return ceil_div(rows, kTile) * kTile; }
+// At most so many, whole tiles where there is one; at least one.
+inline int64_t whole_tiles_below(int64_t most) { return most < kTile ? at_least_one(most) : most / kTile * kTile; }
 
 // Sums over a tile leave k numbers per 64: beyond 64 heads, they rather than U fill the workspace.
 template <class T> int64_t head_groups(const Network<T>& network) {
@@ -55,8 +57,7 @@ template <class T> Chunk largest_chunk(const Network<T>& network, int64_t sample
 // Neurons per range, for every chunk of a call.
 template <class T> int64_t neurons_per_range(const Network<T>& network, const Chunk& most) {
   const int64_t rows = most.networks * whole_tiles(most.samples * network.patches);
-  const int64_t count = at_least_one(chunk_limits.gated / head_groups(network) / at_least_one(rows));
-  return std::min(network.neurons, count < kTile ? count : count / kTile * kTile);
+  return std::min(network.neurons, whole_tiles_below(chunk_limits.gated / head_groups(network) / at_least_one(rows)));
 }
 
 template <class Visit> int for_each_chunk(int64_t networks, int64_t samples, const Chunk& most, Visit&& visit) {

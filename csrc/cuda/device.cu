@@ -34,6 +34,13 @@ int use_device(int device) {
   return error;
 }
 
+bool splits_floats_well(int device) {
+  int major = 0, minor = 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  return (major == 8 && minor == 0) || major == 9 || major == 10;
+}
+
 const char* error_string(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
 
 bool is_no_kernel_image(int error) { return error == cudaErrorNoKernelImageForDevice; }

@@ -2,7 +2,8 @@
 //
 // Everything is enqueued on the caller's stream and nothing else happens: no synchronisation, no allocation, no read
 // by the host, so that every call can be captured in a graph. The caller brings `workspace`, device memory of as many
-// bytes as the _workspace function beside each function says. Results are the same bits from run to run.
+// bytes as the _workspace function beside each function says, and a library that large products are left to, if it has
+// one. Results are the same bits from run to run.
 //
 // The n×m matrix of pre-activations never exists: samples and neurons are taken in chunks, and the workspace stays
 // below kWorkspaceElements numbers of the compute type (64 MB in float32), or what a single sample and one number per
@@ -19,7 +20,7 @@
 
 #include "../model/network.h"
 #include "../model/threat.h"
-#include "precision.h"
+#include "library.h"
 
 struct CUstream_st;
 using cudaStream_t = CUstream_st*;
@@ -31,7 +32,7 @@ constexpr std::int64_t kWorkspaceElements = std::int64_t{1} << 24;
 struct Launch {
   cudaStream_t stream;
   void* workspace;  // aligned to 256 bytes; null where none is needed
-  Precision precision = Precision::exact;
+  Arithmetic arithmetic = {};
 };
 
 // f (networks, n, k)
@@ -70,6 +71,10 @@ std::size_t pgd_workspace(const Network<T>& network, const Samples<Compute<T>>& 
 // Makes `device` the calling thread's device for what is above, which cannot tell it from a stream. Nothing is put back:
 // the caller chooses a device before every call.
 int use_device(int device);
+
+// Whether six products of bfloat16 on the device's tensor cores take less time than one of float without them: where they
+// are more than about ten times as fast, as on cards for data centres. On others half of that, or there are none.
+bool splits_floats_well(int device);
 
 // What the library was compiled for, as in "7.5 8.0 9.0 10.0".
 const char* built_architectures();

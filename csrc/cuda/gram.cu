@@ -72,7 +72,7 @@ template <class T> class GramChunk {
 
   GramChunk(const Network<T>& network, const AttackRows<A>& rows, const GramMemory<T>& memory, const A* known_gram,
             Launch run)
-      : memory_(memory), stream_(run.stream), precision_(run.precision), lines_(rows.samples * network.patches) {
+      : memory_(memory), stream_(run.stream), arithmetic_(run.arithmetic), lines_(rows.samples * network.patches) {
     walk_.network = network;
     walk_.rows = rows;
     walk_.weight_unit = memory.weight_unit;
@@ -101,7 +101,7 @@ template <class T> class GramChunk {
     BK_TRY(find_units(network, memory_.norms, memory_.weight_unit, memory_.weight_scale, memory_.head_unit,
                       memory_.gram_scale, stream_));
     if (memory_.gram == nullptr) return cudaSuccess;
-    return multiply_ww(SymmetricProduct<T>{weights(), network.networks, m(), d(), memory_.gram, precision_},
+    return multiply_ww(SymmetricProduct<T>{weights(), network.networks, m(), d(), memory_.gram, arithmetic_},
                        memory_.parts, stream_);
   }
 
@@ -122,7 +122,7 @@ template <class T> class GramChunk {
   GramWalk<T> walk_ = {};
   const GramMemory<T>& memory_;
   cudaStream_t stream_;
-  Precision precision_;
+  Arithmetic arithmetic_;
   int64_t lines_;
 
   int64_t m() const { return walk_.network.neurons; }
@@ -134,7 +134,7 @@ template <class T> class GramChunk {
   // out (lines, m) = points wᵀ
   int multiply_weights(const Operand<A>& points, A* out) const {
     const Product<A, T> product{points, weights(), walk_.network.networks, lines_, m(),
-                                d(),    out,       lines_ * m(),           false,  precision_};
+                                d(),    out,       lines_ * m(),           false,  arithmetic_};
     return multiply_xw(product, memory_.parts, stream_);
   }
   // rows.x (lines, d) = coefficients w
@@ -148,7 +148,7 @@ template <class T> class GramChunk {
                                 walk_.rows.x,
                                 lines_ * d(),
                                 false,
-                                precision_};
+                                arithmetic_};
     return multiply_uw(product, memory_.parts, stream_);
   }
   // The first V of a head: U G where that is the cheaper product, else (U w) wᵀ.
@@ -161,7 +161,7 @@ template <class T> class GramChunk {
     }
     const Operand<A> gram{walk_.gram, m() * m(), m(), walk_.gram_scale};
     const Product<A, A> product{
-        neurons(memory_.kept), gram, walk_.network.networks, lines_, m(), m(), V, lines_ * m(), false, precision_};
+        neurons(memory_.kept), gram, walk_.network.networks, lines_, m(), m(), V, lines_ * m(), false, arithmetic_};
     return multiply_xw(product, memory_.parts, stream_);
   }
 };

@@ -19,8 +19,9 @@ template <class T> Chunk half_sparse_chunk(const Network<T>& network, int64_t sa
 }
 
 template <class A> struct HalfSparseMemory {
-  int64_t slabs;
+  int64_t slabs, neurons;  // neurons: most in a range
   A *norms, *x, *delta, *f, *cotangent, *gradient, *scale, *g;
+  A* hidden;  // H of a range where a library makes it; U at the first iterate
   A *value_parts, *scale_parts, *parts;
   double *changes, *most, *change_parts;
   GateBits bits;
@@ -37,6 +38,7 @@ HalfSparseMemory<Compute<T>> take_half_sparse_memory(Arena& arena, const Network
   const int64_t tiles = ceil_div(m, kTile), lines_per_network = most.samples * network.patches;
   HalfSparseMemory<A> memory = {};
   memory.slabs = slab_count(lines, d, m);
+  memory.neurons = std::min(m, std::max<int64_t>(kTile, neurons_per_range(network, most)));
   memory.norms = arena.take<A>(networks * m);
   if (attack.threat.keep == Keep::worst || result.x == nullptr) memory.x = arena.take<A>(points);
   memory.delta = arena.take<A>(points);
@@ -45,10 +47,12 @@ HalfSparseMemory<Compute<T>> take_half_sparse_memory(Arena& arena, const Network
   memory.gradient = arena.take<A>(points);
   memory.scale = arena.take<A>(rows);
   memory.g = arena.take<A>(points);
+  memory.hidden = arena.take<A>(hidden_workspace(networks, lines_per_network, memory.neurons, d));
   memory.value_parts = arena.take<A>(tiles * lines);
   memory.scale_parts = arena.take<A>(tiles * lines);
-  memory.parts = arena.take<A>(std::max({memory.slabs * points, hidden_workspace(networks, lines_per_network, m, d),
-                                         std::max(points, product_workspace(networks, lines_per_network, d, m))}));
+  memory.parts =
+      arena.take<A>(std::max({memory.slabs * points, points, product_workspace(networks, lines_per_network, m, d),
+                              product_workspace(networks, lines_per_network, d, m)}));
   memory.changes = arena.take<double>(rows);
   memory.most = arena.take<double>(rows);
   memory.change_parts = arena.take<double>(memory.slabs * lines);
@@ -71,7 +75,7 @@ template <class T> class HalfSparseChunk {
     walk_.slope = gate_of<A>(network.activation).slope;
     walk_.bits = memory.bits;
     walk_.norms = memory.norms;
-    walk_.precision = run.precision;
+    walk_.arithmetic = run.arithmetic;
     walk_.g = memory.g;
     walk_.changes = memory.changes;
     walk_.most = memory.most;
@@ -80,6 +84,9 @@ template <class T> class HalfSparseChunk {
     walk_.change_parts = memory.change_parts;
     walk_.parts = memory.parts;
     splits_ = split_count(network.networks, walk_.lines_per_network(), network.dim, network.neurons);
+    by_library_ = library_makes_hidden<T>(run.arithmetic, network.networks, walk_.lines_per_network(), memory.neurons,
+                                          network.dim);
+    if (by_library_) walk_.arithmetic.library.least_flops = 0;  // the last range is made as all others
   }
 
   // What depends on the network alone.
@@ -97,9 +104,8 @@ template <class T> class HalfSparseChunk {
       BK_TRY(find_gradients(step == 0));
       BK_TRY(advance(rows, step, false, stream_));
     }
-    const Hidden<T> layer = values();
-    BK_TRY(hidden(layer, memory_.parts, stream_));
-    BK_TRY(sum_values(layer));
+    BK_TRY(for_each_range([&](const Hidden<T>& layer) { return hidden(layer, preactivations(), stream_); }));
+    BK_TRY(sum_values());
     return advance(rows, rows.threat.steps, true, stream_);
   }
 
@@ -108,40 +114,67 @@ template <class T> class HalfSparseChunk {
   const HalfSparseMemory<A>& memory_;
   cudaStream_t stream_;
   int splits_;
+  bool by_library_;
 
-  Hidden<T> values() const {
-    Hidden<T> layer = {};
-    layer.network = walk_.network;
-    layer.x = walk_.rows.x;
-    layer.x_network_stride = walk_.lines_per_network() * walk_.network.dim;
-    layer.samples = walk_.samples();
-    layer.neurons = walk_.network.neurons;
-    layer.value_parts = memory_.value_parts;
-    layer.precision = walk_.precision;
-    return layer;
+  A* preactivations() const { return by_library_ ? memory_.hidden : memory_.parts; }
+  int64_t neuron_tiles() const { return ceil_div(walk_.network.neurons, kTile); }
+
+  // Calls visit with the hidden layer of one range of neurons after another, or of all where no library is to make H.
+  template <class Visit> int for_each_range(Visit visit) const {
+    const int64_t most = by_library_ ? memory_.neurons : walk_.network.neurons;
+    return for_each_neuron_range(walk_.network.neurons, most, [&](int64_t first, int64_t count) -> int {
+      const int64_t parts = first / kTile * walk_.lines();
+      Hidden<T> layer = {};
+      layer.network = walk_.network;
+      layer.x = walk_.rows.x;
+      layer.x_network_stride = walk_.lines_per_network() * walk_.network.dim;
+      layer.samples = walk_.samples();
+      layer.first_neuron = first;
+      layer.neurons = count;
+      layer.value_parts = memory_.value_parts + parts;
+      layer.arithmetic = walk_.arithmetic;
+      return visit(layer);
+    });
   }
 
-  int sum_values(const Hidden<T>& layer) const {
-    const int64_t parts = layer.neuron_tiles() * walk_.network.patches, networks = walk_.network.networks,
+  // Of the parts that the tiles of all neurons have left: (tiles, P, networks, n).
+  int sum_tiles(const A* parts, const A* offset, A* out) const {
+    const int64_t count = neuron_tiles() * walk_.network.patches, networks = walk_.network.networks,
                   n = walk_.samples();
-    return sum_parts(
-        PartSum<A>{memory_.value_parts, parts, networks, n, walk_.rows.f, n, false, walk_.network.head_bias, 1},
-        stream_);
+    return sum_parts(PartSum<A>{parts, count, networks, n, out, n, false, offset, 1}, stream_);
   }
+  int sum_values() const { return sum_tiles(memory_.value_parts, walk_.network.head_bias, walk_.rows.f); }
 
-  // f, the gates and the size of the terms of g at the iterate.
+  // f, the gates and the size of the terms of g at the iterate; at the first one g too where a library is to sum it.
   int look(bool first) const {
-    Hidden<T> layer = values();
-    layer.weight_norm = memory_.norms;
-    layer.scale_parts = memory_.scale_parts;
     GateBits bits = walk_.bits;
     if (first) bits.flips = nullptr;
-    BK_TRY(hidden_and_gates(layer, bits, memory_.parts, stream_));
-    BK_TRY(sum_values(layer));
-    const int64_t parts = layer.neuron_tiles() * walk_.network.patches, networks = walk_.network.networks,
-                  n = walk_.samples();
-    return sum_parts(PartSum<A>{memory_.scale_parts, parts, networks, n, walk_.rows.scale, n, false, nullptr, 1},
-                     stream_);
+    BK_TRY(for_each_range([&](Hidden<T> layer) -> int {
+      layer.weight_norm = memory_.norms;
+      layer.scale_parts = memory_.scale_parts + (layer.value_parts - memory_.value_parts);
+      if (first && by_library_) layer.gated = memory_.hidden;
+      BK_TRY(hidden_and_gates(layer, bits, preactivations(), stream_));
+      return layer.gated != nullptr ? add_gradients(layer) : cudaSuccess;
+    }));
+    BK_TRY(sum_values());
+    return sum_tiles(memory_.scale_parts, nullptr, walk_.rows.scale);
+  }
+
+  // U W of a range, to the first part.
+  int add_gradients(const Hidden<T>& layer) const {
+    const Network<T>& network = layer.network;
+    const int64_t lines = walk_.lines_per_network(), d = network.dim;
+    const Product<A, T> product{{layer.gated, lines * layer.neurons, layer.neurons},
+                                {network.weight + layer.first_neuron * d, network.neurons * d, d},
+                                network.networks,
+                                lines,
+                                d,
+                                layer.neurons,
+                                memory_.parts,
+                                lines * d,
+                                layer.first_neuron > 0,
+                                layer.arithmetic};
+    return multiply_uw<A, T>(product, nullptr, stream_);
   }
 
   int find_gradients(bool first) {
@@ -151,6 +184,7 @@ template <class T> class HalfSparseChunk {
       BK_TRY(follow_flips(walk_, stream_));
       BK_TRY(settle_gradients(walk_, stream_));
     }
+    if (first && by_library_) return finish_gradients(walk_, 1, stream_);
     if (first || walk_.stale != nullptr) BK_TRY(sum_gradients(walk_, splits_, stream_));
     return finish_gradients(walk_, splits_, stream_);
   }

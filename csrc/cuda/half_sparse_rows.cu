@@ -235,7 +235,7 @@ template <class T> int settle_gradients(const HalfSparse<T>& walk, cudaStream_t 
 
 template <class T> int sum_gradients(const HalfSparse<T>& walk, int splits, cudaStream_t stream) {
   const int64_t tiles = ceil_div(walk.lines_per_network(), kTile) * ceil_div(walk.network.dim, kTile);
-  return with_precision<Compute<T>>(walk.precision, [&](auto precision) {
+  return with_precision<Compute<T>>(walk.arithmetic.precision, [&](auto precision) {
     return launch(sum_kernel<T, precision.value>, splits * walk.network.networks * tiles, stream, walk,
                   terms_per_split(walk.network.neurons, splits));
   });

@@ -18,7 +18,7 @@ template <class T> struct HalfSparse {
   A slope;             // φ'(h) where h ≤ 0; elsewhere it is 1
   GateBits bits;
   const A* norms;  // (networks, m) ‖w_j‖
-  Precision precision;
+  Arithmetic arithmetic;
 
   A* g;  // (lines, d) the gradient at R = 1
   double *changes,

@@ -2,6 +2,8 @@
 // while it is still in registers. A row is a patch of a sample: row = sample·P + patch.
 #pragma once
 
+#include <algorithm>
+
 #include "gate.cuh"
 #include "product.cuh"
 
@@ -25,14 +27,14 @@ template <class T> struct Hidden {
   A* head_parts;   // (row tiles, networks, k, neurons)          Σ_i R_i φ(H_i)
   A* bias_parts;   // (row tiles, networks, neurons)             Σ_i U_i
 
-  Precision precision = Precision::exact;
+  Arithmetic arithmetic = {};
 
   BK_HD int64_t rows() const { return samples * network.patches; }
   BK_HD int64_t row_tiles() const { return ceil_div(rows(), kTile); }
   BK_HD int64_t neuron_tiles() const { return ceil_div(neurons, kTile); }
 };
 
-// preactivation_parts: hidden_workspace(…) numbers, used when the product is split along d.
+// preactivation_parts: hidden_workspace(…) numbers, for H where a library makes it, or its parts where it is split along d.
 template <class T> int hidden(const Hidden<T>& layer, Compute<T>* preactivation_parts, cudaStream_t stream);
 
 // The gates of all neurons as bits: neuron j of a row is bit j % 32 of its word j / 32. A row has whole tiles of words.
@@ -50,8 +52,15 @@ template <class T>
 int hidden_and_gates(const Hidden<T>& layer, const GateBits& bits, Compute<T>* preactivation_parts,
                      cudaStream_t stream);
 
+// Whether a library makes H. With few terms, the way of H through memory takes longer than what is gained.
+template <class T>
+bool library_makes_hidden(const Arithmetic& arithmetic, int64_t networks, int64_t rows, int64_t neurons, int64_t dim) {
+  constexpr int64_t kLeastTerms = sizeof(Compute<T>) == sizeof(float) ? 256 : 32;
+  return dim >= kLeastTerms && arithmetic.wants_library<Compute<T>, T>(networks, rows, neurons, dim);
+}
+
 inline int64_t hidden_workspace(int64_t networks, int64_t rows, int64_t neurons, int64_t dim) {
-  return product_workspace(networks, rows, neurons, dim);
+  return std::max(networks * rows * neurons, product_workspace(networks, rows, neurons, dim));
 }
 
 }  // namespace bk::cuda

@@ -215,7 +215,8 @@ template <class T>
 __device__ void emit_gates(const TileOfLayer<T>& at, const GateBits& bits, const Tile<Compute<T>>& h) {
   constexpr int kThreadsPerWord = kWordBits / kPerThread;
   const int place = static_cast<int>(threadIdx.x) % kThreadsPerWord;
-  const int64_t words = gate_words(at.layer.neurons), word = at.first_column / kWordBits;
+  const int64_t words = gate_words(at.layer.network.neurons);
+  const int64_t word = (at.layer.first_neuron + at.first_column) / kWordBits;
 #pragma unroll
   for (int i = 0; i < kPerThread; ++i) {
     std::uint32_t open = 0;
@@ -261,7 +262,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<T>>)
                           place.column / kTile};
 
   Tile<A> h;
-  if (splits > 1) {
+  if (splits > 0) {
     load_preactivation(at, parts, splits, h);
   } else {
     const Operand<A> x{layer.x, layer.x_network_stride, net.dim};
@@ -289,28 +290,33 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<T>>)
   }
 }
 
-// launch_hidden(splits) runs the kernel on as many parts of H, or lets it compute H itself where that is one.
+// launch_hidden(parts, splits) runs the kernel on as many parts of H, or lets it compute H itself where there is none.
 template <class T, class Launch>
 int split_hidden(const Hidden<T>& layer, Compute<T>* parts, cudaStream_t stream, Launch launch_hidden) {
   using A = Compute<T>;
   const Network<T>& net = layer.network;
-  const int splits = split_count(net.networks, layer.rows(), layer.neurons, net.dim);
-  if (splits > 1) {
-    const Product<A, T> product{
-        {layer.x, layer.x_network_stride, net.dim},
-        {net.weight + layer.first_neuron * net.dim, net.neurons * net.dim, net.dim},
-        net.networks,
-        layer.rows(),
-        layer.neurons,
-        net.dim,
-        parts,
-        layer.rows() * layer.neurons,
-        false,
-        layer.precision,
-    };
-    BK_TRY(multiply_xw_parts(product, splits, stream));
+  Product<A, T> product{
+      {layer.x, layer.x_network_stride, net.dim},
+      {net.weight + layer.first_neuron * net.dim, net.neurons * net.dim, net.dim},
+      net.networks,
+      layer.rows(),
+      layer.neurons,
+      net.dim,
+      parts,
+      layer.rows() * layer.neurons,
+      false,
+      layer.arithmetic,
+  };
+  if (library_makes_hidden<T>(layer.arithmetic, net.networks, layer.rows(), layer.neurons, net.dim)) {
+    if (layer.gated != nullptr)
+      product.out = layer.gated;  // a thread reads its numbers of H before it writes those of U
+    BK_TRY(multiply_xw(product, nullptr, stream));
+    return launch_hidden(product.out, 1);
   }
-  return launch_hidden(splits);
+  const int splits = split_count(net.networks, layer.rows(), layer.neurons, net.dim);
+  if (splits == 1) return launch_hidden(nullptr, 0);
+  BK_TRY(multiply_xw_parts(product, splits, stream));
+  return launch_hidden(parts, splits);
 }
 
 template <class T> int64_t tiles_of(const Hidden<T>& layer) {
@@ -320,10 +326,9 @@ template <class T> int64_t tiles_of(const Hidden<T>& layer) {
 }  // namespace
 
 template <class T> int hidden(const Hidden<T>& layer, Compute<T>* preactivation_parts, cudaStream_t stream) {
-  const Compute<T>* parts = preactivation_parts;
-  return split_hidden(layer, preactivation_parts, stream, [&](int splits) {
+  return split_hidden(layer, preactivation_parts, stream, [&](const Compute<T>* parts, int splits) {
     return specialise_activation(layer.network.activation, [&](auto phi) {
-      return with_precision<Compute<T>>(layer.precision, [&](auto precision) {
+      return with_precision<Compute<T>>(layer.arithmetic.precision, [&](auto precision) {
         return launch(hidden_kernel<T, decltype(phi), NoGates, precision.value>, tiles_of(layer), stream, layer, phi,
                       parts, splits, NoGates{});
       });
@@ -335,9 +340,8 @@ template <class T>
 int hidden_and_gates(const Hidden<T>& layer, const GateBits& bits, Compute<T>* preactivation_parts,
                      cudaStream_t stream) {
   using A = Compute<T>;
-  const A* parts = preactivation_parts;
-  return split_hidden(layer, preactivation_parts, stream, [&](int splits) {
-    return with_precision<A>(layer.precision, [&](auto precision) {
+  return split_hidden(layer, preactivation_parts, stream, [&](const A* parts, int splits) {
+    return with_precision<A>(layer.arithmetic.precision, [&](auto precision) {
       return launch(hidden_kernel<T, Gate<A>, GateBits, precision.value>, tiles_of(layer), stream, layer,
                     gate_of<A>(layer.network.activation), parts, splits, bits);
     });

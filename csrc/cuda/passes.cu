@@ -40,7 +40,7 @@ int run_input_pass(const InputPass<T>& pass, const PassMemory<Compute<T>>& memor
     layer.samples = samples;
     layer.first_neuron = first;
     layer.neurons = count;
-    layer.precision = pass.precision;
+    layer.arithmetic = pass.arithmetic;
     layer.cotangent = pass.cotangent;
     layer.weight_norm = pass.weight_norm;
     layer.gated = pass.gx != nullptr ? memory.gated : nullptr;
@@ -70,7 +70,7 @@ int run_input_pass(const InputPass<T>& pass, const PassMemory<Compute<T>>& memor
         pass.gx,
         rows * net.dim,
         first > 0,
-        pass.precision,
+        pass.arithmetic,
     };
     return multiply_uw(product, memory.split_parts, stream);
   });

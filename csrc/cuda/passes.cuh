@@ -36,7 +36,7 @@ template <class T> struct InputPass {
   A* f;
   A* gx;
   A* scale;
-  Precision precision;
+  Arithmetic arithmetic;
 };
 
 template <class T>

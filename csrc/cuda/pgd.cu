@@ -52,7 +52,7 @@ int attack_chunk(const Network<T>& network, const AttackRows<Compute<T>>& rows, 
 
   InputPass<T> pass = {};
   pass.network = network;
-  pass.precision = run.precision;
+  pass.arithmetic = run.arithmetic;
   pass.samples = Samples<A>{rows.x, rows.samples, rows.samples * rows.dim};
   InputPass<T> value = pass, gradient = pass;
   value.f = rows.f;

@@ -1,6 +1,8 @@
 #include <algorithm>
 
+#include "chunks.h"
 #include "product.cuh"
+#include "scaled.cuh"
 
 namespace bk::cuda {
 namespace {
@@ -151,14 +153,42 @@ int64_t parts_of(int64_t elements, int64_t terms, int64_t most_tiles) {
 template <bool kLeftTerms, bool kRightTerms, class L, class R>
 int launch_product(const Product<L, R>& product, int splits, cudaStream_t stream) {
   const int64_t blocks = splits * product.networks * ceil_div(product.rows, kTile) * ceil_div(product.columns, kTile);
-  return with_precision<L>(product.precision, [&](auto precision) {
+  return with_precision<L>(product.arithmetic.precision, [&](auto precision) {
     return launch(product_kernel<L, R, kLeftTerms, kRightTerms, precision.value>, blocks, stream, product,
                   terms_per_split(product.terms, splits));
   });
 }
 
+// The left operand has no scale, nor has the right one of a product that is added to what is there.
+template <bool kLeftTerms, bool kRightTerms, class L, class R>
+int multiply_by_library(const Product<L, R>& product, cudaStream_t stream) {
+  using A = Compute<R>;
+  const Operand<L>& left = product.left;
+  const Operand<R>& right = product.right;
+  const Library& library = product.arithmetic.library;
+  const LibraryProduct asked{
+      std::is_same_v<A, double>,
+      product.networks,
+      product.rows,
+      product.columns,
+      product.terms,
+      {left.data, left.network_stride, kLeftTerms ? left.stride : 1, kLeftTerms ? 1 : left.stride},
+      {right.data, right.network_stride, kRightTerms ? 1 : right.stride, kRightTerms ? right.stride : 1},
+      product.out,
+      product.out_network_stride,
+      product.accumulate,
+  };
+  BK_TRY(library.multiply(library.context, asked));
+  if (right.scale == nullptr) return cudaSuccess;
+  return scale_networks(product.out, product.networks, product.rows * product.columns, product.out_network_stride,
+                        right.scale, stream);
+}
+
 template <bool kLeftTerms, bool kRightTerms, class L, class R>
 int multiply_split(const Product<L, R>& product, Compute<R>* parts, cudaStream_t stream) {
+  if (product.arithmetic.template wants_library<L, R>(product.networks, product.rows, product.columns, product.terms)) {
+    return multiply_by_library<kLeftTerms, kRightTerms>(product, stream);
+  }
   const int splits = split_count(product.networks, product.rows, product.columns, product.terms);
   if (splits == 1) return launch_product<kLeftTerms, kRightTerms>(product, 1, stream);
 
@@ -170,6 +200,24 @@ int multiply_split(const Product<L, R>& product, Compute<R>* parts, cudaStream_t
   return sum_parts(PartSum<Compute<R>>{parts, splits, product.networks, product.rows * product.columns, product.out,
                                        product.out_network_stride, product.accumulate, nullptr, 1},
                    stream);
+}
+
+// Terms of W Wᵀ that the library is given at once: as many as there is room for, scaled.
+int64_t terms_at_once(int64_t networks, int64_t count, int64_t terms) {
+  return std::min(terms, whole_tiles_below(chunk_limits.gated / at_least_one(networks * count)));
+}
+
+template <class A> int square_by_library(const SymmetricProduct<A>& product, A* scaled, cudaStream_t stream) {
+  const int64_t count = product.count, most = terms_at_once(product.networks, count, product.terms);
+  for (int64_t first = 0; first < product.terms; first += most) {
+    const int64_t terms = std::min(most, product.terms - first);
+    BK_TRY(copy_scaled(product.lines, product.networks, count, first, terms, scaled, stream));
+    const Operand<A> lines{scaled, count * terms, terms};
+    const Product<A, A> part{lines, lines,       product.networks, count,     count,
+                             terms, product.out, count * count,    first > 0, product.arithmetic};
+    BK_TRY((multiply_by_library<true, true>(part, stream)));
+  }
+  return cudaSuccess;
 }
 
 }  // namespace
@@ -190,7 +238,8 @@ int64_t product_workspace(int64_t networks, int64_t rows, int64_t columns, int64
 }
 // As many are made here, and as many again are copies.
 int64_t symmetric_workspace(int64_t networks, int64_t count, int64_t terms) {
-  return parts_of(networks * count * count, terms, 4 * kWantedTiles);
+  return std::max(parts_of(networks * count * count, terms, 4 * kWantedTiles),
+                  networks * count * terms_at_once(networks, count, terms));
 }
 
 template <class L, class R> int multiply_xw(const Product<L, R>& product, Compute<R>* parts, cudaStream_t stream) {
@@ -207,11 +256,17 @@ template <class A> int multiply_ux(const Product<A, A>& product, A* parts, cudaS
 }
 
 template <class T> int multiply_ww(const SymmetricProduct<T>& product, Compute<T>* parts, cudaStream_t stream) {
+  if constexpr (std::is_same_v<T, Compute<T>>) {
+    if (product.arithmetic.template wants_library<T, T>(product.networks, product.count, product.count,
+                                                        product.terms)) {
+      return square_by_library(product, parts, stream);
+    }
+  }
   const int64_t tiles = product.networks * tiles_below(ceil_div(product.count, kTile));
   const int splits = splits_of(tiles, product.terms);
   SymmetricProduct<T> split = product;
   if (splits > 1) split.out = parts;
-  BK_TRY(with_precision<T>(product.precision, [&](auto precision) {
+  BK_TRY(with_precision<T>(product.arithmetic.precision, [&](auto precision) {
     return launch(symmetric_kernel<T, precision.value>, splits * tiles, stream, split,
                   terms_per_split(product.terms, splits));
   }));

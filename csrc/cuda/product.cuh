@@ -1,6 +1,7 @@
 // Products of matrices on the device, and sums over the parts that blocks leave behind.
 #pragma once
 
+#include "library.h"
 #include "multiply.cuh"
 
 namespace bk::cuda {
@@ -30,7 +31,7 @@ template <class L, class R> struct Product {
   A* out;  // rows contiguous: row r of a network is out + network·out_network_stride + r·columns
   int64_t out_network_stride;
   bool accumulate;  // add to out
-  Precision precision = Precision::exact;
+  Arithmetic arithmetic = {};
 };
 
 // out (lines × lines, per network) = lines · linesᵀ, the same bits on both sides of the diagonal.
@@ -38,7 +39,7 @@ template <class T> struct SymmetricProduct {
   Operand<T> lines;  // terms contiguous
   int64_t networks, count, terms;
   Compute<T>* out;  // (networks, count, count)
-  Precision precision = Precision::exact;
+  Arithmetic arithmetic = {};
 };
 
 // How a product is cut along its terms so that even one tile occupies the device. Depends on the shape alone.

@@ -24,7 +24,7 @@ int two_layer(const Network<T>& network, const Samples<Compute<T>>& samples, Com
     InputPass<T> pass = {};
     pass.network = part_of(network, chunk);
     pass.samples = part_of(samples, chunk, network.patches * network.dim);
-    pass.precision = run.precision;
+    pass.arithmetic = run.arithmetic;
     pass.f = rows_of(f, chunk, samples.count, network.heads);
     return run_input_pass(pass, memory, run.stream);
   });

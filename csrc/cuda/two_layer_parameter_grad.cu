@@ -16,7 +16,7 @@ template <class T> struct ParameterPass {
   A* ga;
   A* gb;
   bool accumulate;
-  Precision precision;
+  Arithmetic arithmetic;
 };
 
 template <class T>
@@ -33,7 +33,7 @@ int run_parameter_pass(const ParameterPass<T>& pass, const PassMemory<Compute<T>
     layer.samples = pass.samples.count;
     layer.first_neuron = first;
     layer.neurons = count;
-    layer.precision = pass.precision;
+    layer.arithmetic = pass.arithmetic;
     layer.cotangent = pass.cotangent;
     layer.gated = pass.gw != nullptr ? memory.gated : nullptr;
     layer.head_parts = pass.ga != nullptr ? memory.head_parts : nullptr;
@@ -62,7 +62,7 @@ int run_parameter_pass(const ParameterPass<T>& pass, const PassMemory<Compute<T>
         pass.gw + first * net.dim,
         net.neurons * net.dim,
         pass.accumulate,
-        pass.precision,
+        pass.arithmetic,
     };
     return multiply_ux(product, memory.split_parts, stream);
   });
@@ -91,7 +91,7 @@ int two_layer_parameter_grad(const Network<T>& network, const Samples<Compute<T>
     return run_parameter_pass(
         ParameterPass<T>{part_of(network, chunk), part_of(samples, chunk, network.patches * network.dim),
                          rows_of(cotangent, chunk, samples.count, network.heads), parameters(gw, network.dim),
-                         parameters(ga, network.heads), parameters(gb, 1), chunk.sample > 0, run.precision},
+                         parameters(ga, network.heads), parameters(gb, 1), chunk.sample > 0, run.arithmetic},
         memory, run.stream);
   });
 }

@@ -27,7 +27,7 @@ int two_layer_value_and_grad(const Network<T>& network, const Samples<Compute<T>
     InputPass<T> pass = {};
     pass.network = part_of(network, chunk);
     pass.samples = part_of(samples, chunk, row_size);
-    pass.precision = run.precision;
+    pass.arithmetic = run.arithmetic;
     pass.cotangent = rows_of(cotangent, chunk, samples.count, network.heads);
     pass.f = rows_of(f, chunk, samples.count, network.heads);
     pass.gx = rows_of(gx, chunk, samples.count, row_size);

@@ -4,6 +4,8 @@
 #include <dlfcn.h>
 
 #include <stdexcept>
+
+#include "precision.h"
 #endif
 
 namespace bk::ops {
@@ -37,11 +39,18 @@ cudaStream_t current_stream(std::int32_t device) {
 }  // namespace
 
 CudaEngine::CudaEngine(const Tensor& x)
-    : like_(x), guard_(x.get_device_index()), stream_(current_stream(x.get_device_index())) {
+    : like_(x), device_(x.device()), guard_(x.get_device_index()), stream_(current_stream(x.get_device_index())) {
   // guard_ is for torch's runtime. Ours is linked in, and has a current device of its own: it takes over torch's only
   // where a context has been made current already. Both make the same (primary) context current, and guard_ puts back
   // the previous one.
   check(cuda::use_device(x.get_device_index()));
+}
+
+cuda::Arithmetic CudaEngine::arithmetic() const {
+  cuda::Arithmetic arithmetic = {allows_tf32() ? cuda::Precision::tf32 : cuda::Precision::exact,
+                                 torch_library(device_)};
+  arithmetic.library.exact_floats = !cuda::splits_floats_well(like_.get_device_index());
+  return arithmetic;
 }
 
 void CudaEngine::check(int error) const {

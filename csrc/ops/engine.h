@@ -5,7 +5,7 @@
 #ifdef BK_WITH_CUDA
 #include "../cuda/engine.h"
 #endif
-#include "precision.h"
+#include "library.h"
 #include "tensor.h"
 
 namespace bk::ops {
@@ -75,12 +75,13 @@ class CudaEngine {
  private:
   template <class Call> void launch(std::size_t workspace_bytes, Call&& call) const {
     const Tensor workspace = allocate({static_cast<std::int64_t>(workspace_bytes)}, ScalarType::Byte, like_);
-    const auto precision = allows_tf32() ? cuda::Precision::tf32 : cuda::Precision::exact;
-    check(call(cuda::Launch{stream_, workspace.mutable_data_ptr(), precision}));
+    check(call(cuda::Launch{stream_, workspace.mutable_data_ptr(), arithmetic()}));
   }
+  cuda::Arithmetic arithmetic() const;
   void check(int error) const;
 
   const Tensor& like_;
+  const Device device_;
   torch::stable::accelerator::DeviceGuard guard_;
   cudaStream_t stream_;
 };

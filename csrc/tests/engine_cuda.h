@@ -7,10 +7,10 @@
 
 namespace bk::test::engine {
 
-inline cuda::Precision precision = cuda::Precision::exact;  // of all that is launched
+inline cuda::Arithmetic arithmetic = {};  // of all that is launched
 
 inline cuda::Launch launch_with(std::vector<unsigned char>& workspace) {
-  return {nullptr, workspace.data(), precision};
+  return {nullptr, workspace.data(), arithmetic};
 }
 
 template <class T> void two_layer(const Network<T>& net, const Samples<Compute<T>>& samples, Compute<T>* f) {

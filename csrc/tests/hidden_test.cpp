@@ -2,6 +2,7 @@
 #include "../cuda/hidden.cuh"
 
 #include "emulated.h"
+#include "host_library.h"
 #include "problem.h"
 
 namespace bk::test {
@@ -23,7 +24,8 @@ Vector summed(const std::vector<double>& parts, std::int64_t outputs) {
 }
 
 // A range of neurons of every network.
-void check(const Shape& s, ActivationKind kind, std::int64_t first, std::int64_t count) {
+void check(const Shape& s, ActivationKind kind, std::int64_t first, std::int64_t count,
+           const cuda::Arithmetic& arithmetic = {}) {
   const Problem<double> problem(s, kind);
   Random random(9);
   const std::vector<double> norms = random_vector<double>(random, s.networks * s.neurons);
@@ -47,7 +49,8 @@ void check(const Shape& s, ActivationKind kind, std::int64_t first, std::int64_t
                                      out.values.data(),
                                      out.scales.data(),
                                      out.heads.data(),
-                                     out.biases.data()};
+                                     out.biases.data(),
+                                     arithmetic};
     expect_launched(cuda::hidden(layer, parts.data(), nullptr), s.text());
     return out;
   };
@@ -92,5 +95,9 @@ int main() {
   test::check({2, 33, 5, 90, 2, 3}, ActivationKind::leaky_relu, 0, 90);
   test::check({2, 33, 5, 90, 2, 3}, ActivationKind::gelu, 11, 67);
   test::check({2, 2, 530, 70, 1, 2}, ActivationKind::softplus, 3, 66);  // split along d
+  const test::HostLibrary library;
+  test::check({2, 33, 35, 90, 2, 3}, ActivationKind::leaky_relu, 0, 90, library.arithmetic());
+  test::check({2, 33, 35, 90, 2, 3}, ActivationKind::gelu, 11, 67, library.arithmetic());
+  test::expect(library.calls == 4, "a library makes H, in two orders of the threads");
   return test::finish("hidden");
 }

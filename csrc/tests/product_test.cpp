@@ -1,11 +1,14 @@
 // The tiled product in its three roles, and the sums over parts, against plain loops.
 #include "../cuda/product.cuh"
 
+#include "../cuda/chunks.h"
 #include "emulated.h"
+#include "host_library.h"
 
 namespace bk::test {
 namespace {
 
+using cuda::Arithmetic;
 using cuda::Operand;
 using cuda::Precision;
 using cuda::Product;
@@ -34,6 +37,9 @@ enum class Role { xw, uw, ux };
 
 template <class A, class E>
 int multiply(Role role, const Product<A, E>& product, std::vector<A>& parts, std::vector<A>& out) {
+  if (role == Role::xw && product.arithmetic.library.multiply != nullptr) {
+    return cuda::multiply_xw(product, parts.data(), nullptr);
+  }
   if (role == Role::uw) return cuda::multiply_uw(product, parts.data(), nullptr);
   if (role == Role::ux) {
     if constexpr (std::is_same_v<A, E>) return cuda::multiply_ux(product, parts.data(), nullptr);
@@ -50,7 +56,7 @@ int multiply(Role role, const Product<A, E>& product, std::vector<A>& parts, std
 
 template <class A, class E>
 void check(Role role, std::int64_t networks, std::int64_t rows, std::int64_t columns, std::int64_t terms,
-           std::int64_t offset = 0) {
+           std::int64_t offset = 0, const Arithmetic& arithmetic = {}) {
   Random random(static_cast<std::uint64_t>(rows + 100 * columns + 10'000 * terms));
   const Matrix<A> left(random, networks, rows, terms, role != Role::ux, offset);
   const Matrix<E> right(random, networks, columns, terms, role == Role::xw, offset);
@@ -73,7 +79,7 @@ void check(Role role, std::int64_t networks, std::int64_t rows, std::int64_t col
     const std::int64_t needed = cuda::product_workspace(networks, rows, columns, terms);
     auto parts = unwritten<A>(std::max<std::int64_t>(needed, static_cast<std::int64_t>(out.size())));
     const Product<A, E> product{left.operand(), right.operand(), networks,       rows, columns,
-                                terms,          out.data(),      rows * columns, true};
+                                terms,          out.data(),      rows * columns, true, arithmetic};
     expect_launched(multiply(role, product, parts, out), name);
     return out;
   };
@@ -89,10 +95,35 @@ template <class A, class E> void check_shapes(Role role) {
   check<A, E>(role, 2, 9, 67, 530);  // split along the terms
 }
 
+template <class A> void check_library(Role role) {
+  const HostLibrary library;
+  check<A, A>(role, 2, 65, 3, 37, 0, library.arithmetic());
+  check<A, A>(role, 1, 5, 70, 18, 1, library.arithmetic());
+  expect(library.calls == 4, "a library makes the products that are left to it");  // in two orders of the threads
+}
+
+// A scale of the right operand, which a library knows nothing of, in rows with others between the networks.
+void check_scaled() {
+  Random random(3);
+  const std::int64_t networks = 2, rows = 70, columns = 65, terms = 6, stride = rows * columns + 5;
+  const Matrix<double> left(random, networks, rows, terms, true), right(random, networks, columns, terms, true);
+  const std::vector<double> scales = {1, 0.25};
+  Operand<double> scaled = right.operand();
+  scaled.scale = scales.data();
+  const auto run = [&](const Arithmetic& arithmetic) {
+    std::vector<double> out(networks * stride, 7);
+    const Product<double, double> product{left.operand(), scaled,     networks, rows,  columns,
+                                          terms,          out.data(), stride,   false, arithmetic};
+    expect_launched(cuda::multiply_xw(product, nullptr, nullptr), "a scaled product");
+    return out;
+  };
+  const HostLibrary library;
+  expect_close("a scaled product by a library", run(library.arithmetic()), run({}), 1e-13);
+}
+
 // W Wᵀ: as good as any product, and the same bits on both sides of the diagonal.
 template <class T>
-void check_symmetric(std::int64_t networks, std::int64_t count, std::int64_t terms,
-                     Precision precision = Precision::exact) {
+void check_symmetric(std::int64_t networks, std::int64_t count, std::int64_t terms, const Arithmetic& arithmetic = {}) {
   using A = Compute<T>;
   Random random(static_cast<std::uint64_t>(count + 1000 * terms));
   const Matrix<T> lines(random, networks, count, terms, true);
@@ -115,12 +146,13 @@ void check_symmetric(std::int64_t networks, std::int64_t count, std::int64_t ter
     auto parts = unwritten<A>(cuda::symmetric_workspace(networks, count, terms));
     Operand<T> operand = lines.operand();
     operand.scale = scales.data();
-    const cuda::SymmetricProduct<T> product{operand, networks, count, terms, out.data(), precision};
+    const cuda::SymmetricProduct<T> product{operand, networks, count, terms, out.data(), arithmetic};
     expect_launched(cuda::multiply_ww(product, parts.data(), nullptr), name);
     return out;
   };
   const std::vector<A> got = under_all_orders(name, produce, same_bits<A>);
-  expect_close(name, got, want, precision == Precision::tf32 ? 0x1p-15 : sizeof(A) == 4 ? 1e-5 : 1e-13);
+  const bool is_tf32 = arithmetic.precision == Precision::tf32;
+  expect_close(name, got, want, is_tf32 ? 0x1p-15 : sizeof(A) == 4 ? 1e-5 : 1e-13);
   std::vector<A> turned;
   for (std::int64_t i = 0; i < networks * count * count; ++i) {
     const std::int64_t within = i % (count * count);
@@ -137,7 +169,18 @@ template <class T> void check_symmetric_shapes() {
   check_symmetric<T>(2, 131, 37);  // an odd number of tiles along a side
   check_symmetric<T>(1, 211, 16);  // an even one
   check_symmetric<T>(2, 67, 530);  // split along the terms
-  check_symmetric<T>(2, 131, 37, Precision::tf32);
+  check_symmetric<T>(2, 131, 37, {Precision::tf32});
+}
+
+// A panel of terms after another, and all at once.
+template <class T> void check_symmetric_library() {
+  for (const std::int64_t gated : {cuda::kChunkLimits.gated, std::int64_t{700}}) {
+    cuda::chunk_limits.gated = gated;
+    const HostLibrary library;
+    check_symmetric<T>(3, 21, 37, library.arithmetic());
+    expect(library.calls == (gated == 700 ? 8 : 2), "W Wᵀ is made by a library, in panels");
+    cuda::chunk_limits = cuda::kChunkLimits;
+  }
 }
 
 // Float products are as good as float's own: one term to an ulp or two, and long sums far better than one after another.
@@ -151,7 +194,7 @@ void check_accuracy(Precision precision) {
     const Matrix<float> left(random, 1, 64, terms, true), right(random, 1, 64, terms, true);
     std::vector<float> out(64 * 64);
     const Product<float, float> product{left.operand(), right.operand(), 1,       64,    64,
-                                        terms,          out.data(),      64 * 64, false, precision};
+                                        terms,          out.data(),      64 * 64, false, {precision}};
     expect_launched(cuda::multiply_xw_parts(product, 1, nullptr), "accuracy");
     for (std::int64_t i = 0; i < 64 * 64; ++i) {
       double want = 0, sizes = 0, squares = 0;
@@ -203,6 +246,13 @@ int main() {
   test::check_symmetric_shapes<float>();
   test::check_symmetric_shapes<double>();
   test::check_symmetric_shapes<BFloat16>();
+  for (const Role role : {Role::xw, Role::uw, Role::ux}) {
+    test::check_library<float>(role);
+    test::check_library<double>(role);
+  }
+  test::check_scaled();
+  test::check_symmetric_library<float>();
+  test::check_symmetric_library<double>();
   test::check_accuracy(test::Precision::exact);
   test::check_accuracy(test::Precision::tf32);
   test::check_sum_parts();
