@@ -1,335 +1,366 @@
-#include "gram_row.cuh"
-#include "objective.cuh"
+#include "gram_state.cuh"
 
 namespace bk::cuda {
 namespace {
 
-constexpr double kLeastShrink = 9.313225746154785e-10;  // 2^-30
-constexpr int kWalkBlocks = 1;                          // per multiprocessor: two would leave 128 registers, and spill
+// Neurons whose numbers a thread asks for before it uses any: a sweep waits for memory, not for arithmetic.
+constexpr int kAhead = 4;
+// Blocks per multiprocessor: three leave 80 registers a thread, two 128. Rows of a warp each need a few more than 80.
+template <class A, int kSize> constexpr int kWalkBlocks = sizeof(A) == sizeof(float) && kSize == kThreads ? 3 : 2;
 
-// Loops are not unrolled: they are many, wait for memory, and would take ptxas two minutes for each architecture.
+// Other loops are not unrolled: they are many, and would take ptxas two minutes for each architecture.
 
-struct Measures {
-  double square, bound;  // ‖g‖², and Σ |U_j| ‖w_j‖
-  double drift;          // Σ (ΔS_j influence_j)² of the gates that have just turned
-  __device__ void merge(const Measures& other) {
-    square += other.square;
-    bound += other.bound;
-    drift += other.drift;
+// Calls visit(e) for each of the neurons that a thread looks at together.
+template <class Visit> __device__ void each_ahead(Visit visit) {
+#pragma unroll
+  for (int e = 0; e < kAhead; ++e) visit(e);
+}
+
+// These neurons, of one patch: `neuron`, `neuron` + kSize, … Those beyond the last count as zeros.
+template <int kSize> struct Share {
+  int64_t i;  // where the first stands in the arrays of all rows: one address for them all
+  int neuron, neurons;
+
+  __device__ bool has(int e) const { return neuron + e * kSize < neurons; }
+  template <class A> __device__ void load(const A* all, A (&mine)[kAhead]) const {
+    each_ahead([&](int e) { mine[e] = has(e) ? all[i + e * kSize] : A(0); });
   }
-  __device__ Measures from_lane(int distance) const {
-    return {__shfl_xor_sync(kFullWarp, square, distance), __shfl_xor_sync(kFullWarp, bound, distance),
-            __shfl_xor_sync(kFullWarp, drift, distance)};
+  template <class A> __device__ void load_neurons(const A* numbers, A (&mine)[kAhead]) const {
+    each_ahead([&](int e) { mine[e] = has(e) ? __ldg(numbers + neuron + e * kSize) : A(0); });
+  }
+  // Past the first cache: a line of G is read once, and would drive the row's own numbers out.
+  template <class A> __device__ void load_once(const A* numbers, A (&mine)[kAhead]) const {
+    each_ahead([&](int e) { mine[e] = has(e) ? __ldcg(numbers + neuron + e * kSize) : A(0); });
+  }
+  template <class A> __device__ void store(const A (&mine)[kAhead], A* all) const {
+    each_ahead([&](int e) {
+      if (has(e)) all[i + e * kSize] = mine[e];
+    });
   }
 };
 
-struct TurnCounts {
-  int v[kThreads / kWarp];
-};
-
-template <class T, int kSize> class RowWalk {
+// A step is two sweeps over the row, {move, find turns} and {follow turns, measure}, and between them the look at f
+// where it is asked for. Three barriers: the turns are listed; all sums are there; the step is known.
+template <class T, int kSize> class RowWalk : WalkedRow<T, kSize> {
  public:
-  using A = Compute<T>;
+  using typename WalkedRow<T, kSize>::A;
 
-  __device__ RowWalk(const GramWalk<T>& walk, const Gate<A>& activation, const Team<kSize>& members)
-      : p(walk), phi(activation), team(members), row(walk, members.row()) {
-    start_norm_ = start_norm(p, team, row.row);
-    unit_ = row_unit(p, row.row, start_norm_);
-    if (p.summed) drift_ = drift_of_sum();
-  }
+  __device__ RowWalk(const GramWalk<T>& walk, const Gate<A>& activation, const Team<kSize>& members,
+                     WalkMemory<A, kSize>& shared)
+      : WalkedRow<T, kSize>(walk, members, shared), phi(activation) {}
 
   __device__ void run() {
     const Threat<A>& threat = p.rows.threat;
     const bool worst = threat.keep == Keep::worst;
     const bool follows = !p.rows.fixed_cotangent() || worst || threat.stop_early;
-    bool good = p.rows.good[row.row] != 0 && is_finite(start_norm_);
+    A least = A(0);  // margin of the iterate that is kept
+    bool good = this->begin();
     for (int64_t k = 0; good; ++k) {
       const bool end = k == threat.steps;
-      find_turns();
-      if ((end || follows) && !see()) break;
-      const bool rests = end || (threat.stop_early && !(margin_ > A(0)));
-      if (worst ? k == 0 || margin_ < least_ : rests) keep();
+      move();
+      A margin = A(0);
+      if ((end || follows) && !see(margin)) break;
+      const bool rests = end || (threat.stop_early && !(margin > A(0)));
+      if (worst ? k == 0 || margin < least : rests) {
+        least = margin;
+        keep(margin);
+      }
       if (rests) return;
-      follow_turns();
-      good = measure() && move();
+      good = measure();
     }
     spoil();
   }
 
  private:
-  static constexpr int kWarps = kSize / kWarp;
+  using Base = WalkedRow<T, kSize>;
+  using Base::first_warp, Base::head, Base::head_of, Base::heads, Base::kWarps, Base::lane, Base::m, Base::memory;
+  using Base::mix, Base::of, Base::p, Base::row, Base::size, Base::state, Base::team, Base::turn, Base::V;
+  using Base::warp;
 
-  const GramWalk<T>& p;
   const Gate<A>& phi;
-  const Team<kSize>& team;
-  const Row<T> row;
-  double start_norm_, unit_, shrink_ = 1, start_ = 1, drift_ = 0;
-  double turned_ = 0;  // the thread's share of Measures::drift
-  int turns_ = 0;      // how many gates the thread's warp has found turned
-  Measures measures_ = {};
-  A margin_ = A(0), least_ = A(0);  // of this iterate, and of the one that is kept
 
-  __device__ int64_t heads() const { return p.network.heads; }
-  __device__ A cotangent(int64_t c) const { return p.rows.cotangent[row.row * heads() + c]; }
-  // One head: V and U are at R = 1, and R is a factor of its own, which may be tiny.
-  __device__ A mix(int64_t c) const { return heads() == 1 ? A(1) : cotangent(c); }
-  __device__ double factor() const { return heads() == 1 ? static_cast<double>(cotangent(0)) : 1; }
-  __device__ A* V(int64_t c) const { return p.V + c * p.all() + row.row * row.size; }
-  __device__ double gradient_unit() const {
-    return static_cast<double>(row.weight_unit) * static_cast<double>(p.head_unit[row.network]);
-  }
-  __device__ A hidden_scale() const { return static_cast<A>(row.weight_unit * unit_ * shrink_); }
-  __device__ A hidden(int64_t i) const { return row.of(p.hidden)[i] + hidden_scale() * row.of(p.moved)[i]; }
-  __device__ Turn<A>* turns_of(int warp) const {
-    return p.turns + row.row * turn_room(row.size) + warp * ceil_div(row.size, kSize) * kWarp;
-  }
-
-  // What a change of 1 in the slope of a neuron changes g by.
-  __device__ double influence(int64_t neuron) const {
-    double square = 0;
+  // visit(patch, share): patch, where it begins among the row's numbers.
+  template <class Visit> __device__ void each_share(Visit visit) const {
 #pragma unroll 1
-    for (int64_t c = 0; c < heads(); ++c) {
-      const double a = row.head_of(c, neuron);
-      square += a * a;
+    for (int patch = 0; patch < size(); patch += m()) {
+#pragma unroll 1
+      for (int neuron = team.lane(); neuron - team.lane() < m(); neuron += kAhead * kSize) {
+        visit(patch, Share<kSize>{state.first + patch + neuron, neuron, m()});
+      }
     }
-    return ::sqrt(square) * static_cast<double>(row.norm(neuron));
   }
-  __device__ double drift_of_sum() const {
-    Sum<double> sum = {0};
-    each_neuron(team, p.network.patches, row.m, [&](int64_t i, int64_t neuron) {
-      const double change = row.of(p.slopes)[i] * influence(neuron);
-      sum.value += change * change;
+
+  // The step, and the slopes after it; each warp lists the gates it finds turned, in the order of its neurons.
+  __device__ void move() {
+    const bool moves = state.next == Next::move;
+    int found = 0;
+    each_share([&](int patch, const Share<kSize>& share) {
+      A h[kAhead], d[kAhead], s[kAhead];
+      share.load(p.hidden, h);
+      share.load(p.moved, d);
+      share.load(p.slopes, s);
+      if (moves) {
+        A C[kAhead], v[kAhead] = {}, a[kAhead] = {};
+        share.load(p.coefficients, C);
+#pragma unroll 1
+        for (int64_t c = 0; c < heads(); ++c) {
+          A now[kAhead];
+          share.load(V(c), now);
+          mix_head(share, c, now, v, a);
+        }
+        each_ahead([&](int e) {
+          d[e] = state.absorbed * (d[e] + state.rate * v[e]);
+          C[e] = state.absorbed * (C[e] + state.rate * (s[e] * a[e]));
+        });
+        share.store(d, p.moved);
+        share.store(C, p.coefficients);
+      }
+      each_ahead([&](int e) {
+        const A slope = share.has(e) ? phi.first(h[e] + state.hidden_scale * d[e]) : s[e], change = slope - s[e];
+        const unsigned turned = __ballot_sync(kFullWarp, change != A(0));
+        if (change != A(0)) {
+          p.slopes[share.i + e * kSize] = slope;
+          const int before = __popc(turned & ((1u << lane()) - 1));
+          turn(warp(), found + before) = {patch + share.neuron + e * kSize, change};
+        }
+        found += __popc(turned);
+      });
     });
-    return team.reduce(sum).value;
+    if (lane() == 0) memory.counts[warp()] = found;
+    team.sync();  // the turns are listed
   }
 
-  // U and g wᵀ of a neuron, at R.
-  __device__ A direction(int64_t i, int64_t neuron) const {
-    A mixed = A(0);
-#pragma unroll 1
-    for (int64_t c = 0; c < heads(); ++c) mixed += mix(c) * row.head_of(c, neuron);
-    return row.of(p.slopes)[i] * mixed;
-  }
-  __device__ A gradient(int64_t i) const {
-    A mixed = A(0);
-#pragma unroll 1
-    for (int64_t c = 0; c < heads(); ++c) mixed += mix(c) * V(c)[i];
-    return mixed;
-  }
-
-  // The slopes of this iterate; each warp lists the gates it finds turned, in the order of its neurons.
-  __device__ void find_turns() {
-    const int warp = team.lane() / kWarp, lane = team.lane() % kWarp;
-    A* S = row.of(p.slopes);
-    Turn<A>* list = turns_of(warp);
-    turned_ = 0;
-    turns_ = 0;
-    team.sync();  // all have read the lists of the step before
-#pragma unroll 1
-    for (int64_t first = warp * kWarp; first < row.size; first += kSize) {
-      const int64_t i = first + lane;
-      A change = A(0);
-      if (i < row.size) {
-        const A slope = phi.first(hidden(i));
-        change = slope - S[i];
-        if (change != A(0)) S[i] = slope;
-      }
-      const unsigned turned = __ballot_sync(kFullWarp, change != A(0));
-      if (change != A(0)) {
-        list[turns_ + __popc(turned & ((1u << lane) - 1))] = {i, change};
-        const double by = change * influence(i % row.m);
-        turned_ += by * by;
-      }
-      turns_ += __popc(turned);
-    }
+  // Adds a head to g wᵀ and to R A, at R.
+  __device__ void mix_head(const Share<kSize>& share, int64_t c, const A (&now)[kAhead], A (&v)[kAhead],
+                           A (&a)[kAhead]) const {
+    const A r = mix(c);
+    A a_c[kAhead];
+    share.load_neurons(head(c), a_c);
+    each_ahead([&](int e) {
+      v[e] += r * now[e];
+      a[e] += r * (a_c[e] * state.head_scale);
+    });
   }
 
   // f, the margin and R of this iterate; false where one is not finite.
-  __device__ bool see() {
+  __device__ bool see(A& margin) {
     bool finite = true;
 #pragma unroll 1
     for (int64_t c = 0; c < heads(); ++c) {
       Sum<A> sum = {A(0)};
-      each_neuron(team, p.network.patches, row.m,
-                  [&](int64_t i, int64_t neuron) { sum.value += row.head_of(c, neuron) * phi.value(hidden(i)); });
-      const A bias = p.network.head_bias == nullptr ? A(0) : p.network.head_bias[row.network * heads() + c];
-      const A f = team.reduce(sum).value * p.head_unit[row.network] + bias;
+      each_share([&](int, const Share<kSize>& share) {
+        A h[kAhead], d[kAhead], a[kAhead];
+        share.load(p.hidden, h);
+        share.load(p.moved, d);
+        share.load_neurons(head(c), a);
+        each_ahead([&](int e) { sum.value += a[e] * state.head_scale * phi.value(h[e] + state.hidden_scale * d[e]); });
+      });
+      const A bias = p.network.head_bias == nullptr ? A(0) : p.network.head_bias[state.network * heads() + c];
+      const A f = team.reduce(sum).value * p.head_unit[state.network] + bias;
       finite = finite && is_finite(f);
-      if (team.lane() == 0) p.rows.f[row.row * heads() + c] = f;
+      if (team.lane() == 0) p.rows.f[row() * heads() + c] = f;
     }
-    team.sync();
-    margin_ = margin_of(p.rows, team, row.row);
-    if (team.lane() == 0 && finite && !p.rows.fixed_cotangent()) set_cotangent(p.rows, row.row);
-    team.sync();
+    team.sync();  // f is there
+    margin = margin_of(p.rows, team, row());
+    if (p.rows.fixed_cotangent()) return finite;
+    if (team.lane() == 0 && finite) set_cotangent(p.rows, row());
+    team.sync();  // R is there
     return finite;
   }
 
-  __device__ void keep() {
-    least_ = margin_;
+  __device__ void keep(A margin) {
     const AttackRows<A>& rows = p.rows;
-    team.for_each(heads(),
-                  [&](int64_t c) { rows.result.logits[row.row * heads() + c] = rows.f[row.row * heads() + c]; });
-    team.for_each(row.size, [&](int64_t i) { row.of(p.kept)[i] = row.of(p.coefficients)[i]; });
+    team.for_each(heads(), [&](int64_t c) { rows.result.logits[row() * heads() + c] = rows.f[row() * heads() + c]; });
+    team.for_each(size(), [&](int64_t i) { of(p.kept)[i] = of(p.coefficients)[i]; });
     if (team.lane() != 0) return;
-    rows.result.margin[row.row] = margin_;
-    p.start_scales[row.row] = shrink_ * start_;
-    p.coefficient_scales[row.row] = shrink_ * unit_;
+    rows.result.margin[row()] = margin;
+    p.start_scales[row()] = state.shrink * state.start;
+    p.coefficient_scales[row()] = state.shrink * state.unit;
   }
 
-  // V += Σ ΔS_j a_j G_j, and what is measured of the new V.
-  __device__ void follow_turns() {
-    BK_SHARED(TurnCounts, counts);
-    const int first_warp = static_cast<int>(threadIdx.x) / kSize * kWarps;
-    if (team.lane() % kWarp == 0) counts.v[threadIdx.x / kWarp] = turns_;
-    team.sync();
-    const A* G = p.gram + row.network * row.m * row.m;
-    const A scale = p.gram_scale == nullptr ? A(1) : p.gram_scale[row.network];
-#pragma unroll 1
-    for (int64_t c = 0; c < heads(); ++c) {
-      each_neuron(team, p.network.patches, row.m, [&](int64_t i, int64_t neuron) {
-        const int64_t first = i - neuron;  // of the patch
-        A change = A(0);
-#pragma unroll 1
-        for (int warp = 0; warp < kWarps; ++warp) {
-          const Turn<A>* list = turns_of(warp);
-#pragma unroll 1
-          for (int k = 0; k < counts.v[first_warp + warp]; ++k) {
-            const int64_t turned = list[k].at - first;
-            if (turned < 0 || turned >= row.m) continue;
-            change += list[k].change * row.head_of(c, turned) * G[turned * row.m + neuron];
-          }
-        }
-        V(c)[i] += scale * change;
-      });
-    }
-  }
-
-  __device__ void sum_measures() {
-    measures_ = {0, 0, turned_};
-    each_neuron(team, p.network.patches, row.m, [&](int64_t i, int64_t neuron) {
-      const A U = direction(i, neuron);
-      measures_.square += static_cast<double>(gradient(i)) * static_cast<double>(U);
-      measures_.bound += static_cast<double>(magnitude(U)) * static_cast<double>(row.norm(neuron));
-    });
-    measures_ = team.reduce(measures_);
-    if (measures_.square < 0) measures_.square = 0;
-  }
-
-  // ‖g‖ and the bound of its rounding; V afresh where it has cancelled. False where they are not finite.
+  // V follows the turns, and the next step is chosen from what is measured of it; V afresh where it has cancelled.
+  // False where something is not finite.
   __device__ bool measure() {
-    sum_measures();
-    drift_ += measures_.drift;
-    double largest = 0;
+    int turns = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) turns += memory.counts[first_warp() + w];
+#pragma unroll 1
+    do {
+      Measures<A> sums = {};
+      Sum<double> drift = {0};
+      int first = 0;
+#pragma unroll 1
+      do {
+        const int here = turns - first < kBatch ? turns - first : kBatch;
+        if (here > 0) drift.value += bring_turns(first, here);
+        first += kBatch;
+        sweep(here, first >= turns, sums);
+      } while (first < turns);
+      choose_step(sums, drift);
+      turns = 0;
+    } while (state.next == Next::refresh && refresh());
+    return state.next != Next::spoil;
+  }
+
+  // Turns first … first + here of the row's to where their warp reads them. What the lane's turn adds to the drift,
+  // which is the first warp's to sum.
+  __device__ double bring_turns(int first, int here) {
+    double drift = 0;
+    __syncwarp();  // all lanes have read the batch before
+    if (lane() < here) {
+      int k = first + lane(), w = first_warp();
+#pragma unroll 1
+      for (; k >= memory.counts[w]; ++w) k -= memory.counts[w];
+      const Turn<A> found = turn(w, k);
+      const int neuron = found.at % m();
+      const A by = heads() == 1 ? found.change * head_of(0, neuron) : found.change;
+      memory.pulls[warp()][lane()] = {state.gram + static_cast<int64_t>(neuron) * m(), found.at, by};
+      if (warp() == first_warp()) drift = found.change * this->influence(neuron);
+    }
+    __syncwarp();  // the batch is there
+    return drift * drift;
+  }
+
+  // V += Σ ΔS_j a_j G_j over the turns at hand; after the last of them, the sums.
+  __device__ void sweep(int turns, bool last, Measures<A>& sums) {
+    const bool plain = heads() == 1 && p.network.patches == 1;
+    each_share([&](int patch, const Share<kSize>& share) {
+      A v[kAhead] = {}, a[kAhead] = {};
+#pragma unroll 1
+      for (int64_t c = 0; c < heads(); ++c) {
+        A now[kAhead];
+        share.load(V(c), now);
+        if (turns > 0) {
+          plain ? follow<true>(turns, c, patch, share, now) : follow<false>(turns, c, patch, share, now);
+        }
+        mix_head(share, c, now, v, a);
+      }
+      if (!last) return;
+      A S[kAhead], C[kAhead], D[kAhead], norms[kAhead];
+      share.load(p.slopes, S);
+      share.load(p.coefficients, C);
+      share.load(p.moved, D);
+      share.load_neurons(state.norms, norms);
+      each_ahead([&](int e) {
+        const A u = S[e] * a[e];
+        const double g = v[e], U = u, c = C[e], d = D[e];
+        sums.square += g * U;
+        sums.length += c * d;
+        sums.growth += c * g + U * d;
+        sums.bound += magnitude(u) * (norms[e] * state.weight_scale);
+      });
+      if (p.start_hidden == nullptr) return;
+      share.load(p.start_hidden, D);
+      each_ahead([&](int e) {
+        const double d = state.start_share * static_cast<double>(D[e]);
+        sums.length += static_cast<double>(C[e]) * d;
+        sums.growth += static_cast<double>(S[e] * a[e]) * d;
+      });
+    });
+  }
+
+  // V of one head: `now` is what it was, and becomes what it is. Where a row is plain, of one head and one patch, no
+  // branch stands between two lines of G, and both are asked for at once.
+  template <bool kPlain>
+  __device__ void follow(int turns, int64_t c, int patch, const Share<kSize>& share, A (&now)[kAhead]) const {
+    const Pull<A>* pulls = memory.pulls[warp()];
+    A change[kAhead] = {};
+#pragma unroll kPlain ? 2 : 1
+    for (int k = 0; k < turns; ++k) {
+      const Pull<A> pull = pulls[k];
+      const int turned = pull.at - patch;
+      if (!kPlain && (turned < 0 || turned >= m())) continue;
+      const A by = kPlain || heads() == 1 ? pull.by : pull.by * head_of(c, turned);
+      A line[kAhead];
+      kPlain ? share.load_once(pull.line, line) : share.load_neurons(pull.line, line);
+      each_ahead([&](int e) { change[e] += by * line[e]; });
+    }
+    const A scale = p.gram_scale == nullptr ? A(1) : p.gram_scale[state.network];
+    each_ahead([&](int e) { now[e] += scale * change[e]; });
+    share.store(now, V(c));
+  }
+
+  __device__ void choose_step(Measures<A> sums, Sum<double> drift) {
+    const Team<kWarp> lanes;
+    sums = lanes.reduce(sums);
+    if (warp() == first_warp()) drift = lanes.reduce(drift);
+    if (lane() == 0) memory.parts[warp()] = sums;
+    team.sync();  // the sums of all warps are there
+    if (team.lane() == 0) {
+#pragma unroll 1
+      for (int w = 1; w < kWarps; ++w) sums.merge(memory.parts[w]);
+      if (sums.square < 0) sums.square = 0;
+      state.drift += drift.value;
+      state.next = this->step_of(sums);
+    }
+    team.sync();  // the step is known
+  }
+
+  // V of each head as (U w) wᵀ.
+  __device__ bool refresh() {
 #pragma unroll 1
     for (int64_t c = 0; c < heads(); ++c) {
-      const double size = magnitude(mix(c));
-      if (size > largest) largest = size;
-    }
-    if (drift_ * largest * largest > 16 * measures_.square) {
 #pragma unroll 1
-      for (int64_t c = 0; c < heads(); ++c) refresh(c);
-      drift_ = 0;
-      turned_ = 0;
-      sum_measures();
+      for (int64_t first = 0; first < size(); first += m()) refresh(c, first);
     }
-    return is_finite(measures_.square) && is_finite(factor());
+    team.sync();  // V is there
+    return true;
   }
 
-  // V of one head as (U w) wᵀ.
-  __device__ void refresh(int64_t c) {
+  // At one patch.
+  __device__ void refresh(int64_t c, int64_t first) {
     const int64_t d = p.network.dim;
-    const T* weight = p.network.weight + row.network * row.m * d;
-    const A* S = row.of(p.slopes);
-    A* g = p.rows.x + row.row * p.rows.dim;
+    const T* weight = p.network.weight + state.network * m() * d;
+    const A* S = of(p.slopes);
+    A* g = p.rows.x + row() * p.rows.dim;
+    team.sync();  // all have read g of the patch before
+    team.for_each(d, [&](int64_t k) {
+      A sum = A(0);
 #pragma unroll 1
-    for (int64_t first = 0; first < row.size; first += row.m) {
-      team.sync();
-      team.for_each(d, [&](int64_t k) {
-        A sum = A(0);
-#pragma unroll 1
-        for (int64_t j = 0; j < row.m; ++j) {
-          sum += S[first + j] * row.head_of(c, j) * (widen(weight[j * d + k]) * row.weight_scale);
-        }
-        g[k] = sum;
-      });
-      team.sync();
-#pragma unroll 1
-      for (int64_t j = team.lane() / kWarp; j < row.m; j += kWarps) {
-        Sum<A> sum = {A(0)};
-#pragma unroll 1
-        for (int64_t k = team.lane() % kWarp; k < d; k += kWarp) {
-          sum.value += g[k] * (widen(weight[j * d + k]) * row.weight_scale);
-        }
-        sum = Team<kWarp>().reduce(sum);
-        if (team.lane() % kWarp == 0) V(c)[first + j] = sum.value;
+      for (int64_t j = 0; j < m(); ++j) {
+        sum += S[first + j] * head_of(c, j) * (widen(weight[j * d + k]) * state.weight_scale);
       }
+      g[k] = sum;
+    });
+    team.sync();  // g is there
+#pragma unroll 1
+    for (int64_t j = team.lane() / kWarp; j < m(); j += kWarps) {
+      Sum<A> sum = {A(0)};
+#pragma unroll 1
+      for (int64_t k = lane(); k < d; k += kWarp) {
+        sum.value += g[k] * (widen(weight[j * d + k]) * state.weight_scale);
+      }
+      sum = Team<kWarp>().reduce(sum);
+      if (lane() == 0) V(c)[state.first + first + j] = sum.value;
     }
-    team.sync();
-  }
-
-  // The step and the projection; false where δ is not finite.
-  __device__ bool move() {
-    const Threat<A>& threat = p.rows.threat;
-    const double radius = threat.radius[row.row], step = threat.step[row.row];
-    const double norm = gradient_unit() * ::sqrt(measures_.square), bound = gradient_unit() * measures_.bound;
-    if (!is_finite(norm)) return false;
-    constexpr double kRoundoff = sizeof(A) == sizeof(float) ? 5.9604644775390625e-8 : 1.1102230246251565e-16;
-    const bool exact = threat.direction == Direction::exact;
-    if (norm == 0 || step == 0 || radius == 0 || factor() == 0) return true;
-    if (exact && norm <= 8 * kRoundoff * bound) return true;
-    // In this order: neither η/‖g‖ nor the quotient of the units need be in range.
-    const double scale = unit_ * shrink_, size = ::fabs(factor()) * norm;
-    const double by = exact ? factor() * (step / scale) / ::sqrt(measures_.square)
-                            : factor() * step / floored(threat, size) * (gradient_unit() / scale);
-    const double start = start_ / unit_;
-    const A rate = static_cast<A>(by);
-    const A* first = p.start_hidden == nullptr ? nullptr : row.of(p.start_hidden);
-    A *D = row.of(p.moved), *C = row.of(p.coefficients);
-    Sum<double> products = {0};
-    each_neuron(team, p.network.patches, row.m, [&](int64_t i, int64_t neuron) {
-      const A d = D[i] + rate * gradient(i), c = C[i] + rate * direction(i, neuron);
-      D[i] = d;
-      C[i] = c;
-      products.value += static_cast<double>(c) * static_cast<double>(d);
-      if (first != nullptr) products.value += start * static_cast<double>(c) * static_cast<double>(first[i]);
-    });
-    const double square = team.reduce(products).value + start * start_norm_ * start * start_norm_;
-    const double length = shrink_ * unit_ * ::sqrt(square > 0 ? square : 0);
-    if (length > radius) shrink_ *= radius / length;
-    if (shrink_ < kLeastShrink) absorb_shrink();
-    return is_finite(square);
-  }
-
-  __device__ void absorb_shrink() {
-    const A scale = static_cast<A>(shrink_);
-    each_neuron(team, p.network.patches, row.m, [&](int64_t i, int64_t) {
-      row.of(p.moved)[i] *= scale;
-      row.of(p.coefficients)[i] *= scale;
-    });
-    start_ *= shrink_;
-    shrink_ = 1;
   }
 
   __device__ void spoil() {
     const A bad = not_a_number<A>();
-    team.for_each(heads(), [&](int64_t c) { p.rows.result.logits[row.row * heads() + c] = bad; });
-    team.for_each(row.size, [&](int64_t i) { row.of(p.kept)[i] = A(0); });
+    team.for_each(heads(), [&](int64_t c) { p.rows.result.logits[row() * heads() + c] = bad; });
+    team.for_each(size(), [&](int64_t i) { of(p.kept)[i] = A(0); });
     if (team.lane() != 0) return;
-    p.rows.result.margin[row.row] = bad;
-    p.rows.good[row.row] = 0;
-    p.start_scales[row.row] = p.coefficient_scales[row.row] = 0;
+    p.rows.result.margin[row()] = bad;
+    p.rows.good[row()] = 0;
+    p.start_scales[row()] = p.coefficient_scales[row()] = 0;
   }
 };
 
 template <class T, int kSize>
-__global__ void __launch_bounds__(kThreads, kWalkBlocks) walk_kernel(const GramWalk<T> p, const Gate<Compute<T>> phi) {
+__global__ void __launch_bounds__(kThreads, kWalkBlocks<Compute<T>, kSize>)
+    walk_kernel(const GramWalk<T> p, const Gate<Compute<T>> phi) {
+  using Memory = WalkMemory<Compute<T>, kSize>;
+  BK_SHARED(Memory, memory);
   const Team<kSize> team;
-  if (team.row() < p.rows.rows()) RowWalk<T, kSize>(p, phi, team).run();
+  if (team.row() < p.rows.rows()) RowWalk<T, kSize>(p, phi, team, memory).run();
 }
 
 }  // namespace
 
 template <class T> int walk_rows(const GramWalk<T>& walk, cudaStream_t stream) {
+  // A row's neurons are counted in int, which a sweep overshoots.
+  constexpr int64_t kMost = (int64_t{1} << 31) - 1 - kAhead * kThreads;
+  if (walk.size() > kMost) return cudaErrorInvalidValue;
   return launch_teams<kShortWalk>(walk.rows.rows(), walk.size(), walk_kernel<T, kWarp>, walk_kernel<T, kThreads>,
                                   stream, walk, gate_of<Compute<T>>(walk.network.activation));
 }

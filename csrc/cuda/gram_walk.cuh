@@ -1,8 +1,7 @@
 // The walk of each row through all steps of an attack, in neuron space: x_k = x0 + t·start + C w. See csrc/cpu/gram_walk.h
 // for the algorithm; here φ is piecewise linear, and one team of threads takes one row through all its steps.
 //
-// A row's arrays are read and written by its own team alone, a neuron by always the same thread: they stay in the
-// nearest cache of its multiprocessor, and within a step the team waits for itself only where it sums.
+// A row's arrays are read and written by its own team alone, and stay in the nearest cache of its multiprocessor.
 #pragma once
 
 #include "pgd_rows.cuh"
@@ -11,7 +10,7 @@ namespace bk::cuda {
 
 // A gate that has turned: its place among a row's, patch·m + neuron, and by how much its slope has changed.
 template <class A> struct Turn {
-  int64_t at;
+  std::int32_t at;
   A change;
 };
 
@@ -48,8 +47,8 @@ template <class T> struct GramWalk {
   BK_HD int64_t all() const { return rows.rows() * size(); }
 };
 
-// Room for the turns of a row: each warp of a team lists those it finds.
-BK_HD constexpr int64_t turn_room(int64_t size) { return ceil_div(size, kThreads) * kThreads; }
+// Room for the turns of a row: all its gates, each warp's of a team together.
+BK_HD constexpr int64_t turn_room(int64_t size) { return size; }
 
 // Units and scales from ‖W_j‖ and a: (networks) each. gram_scale only where it is not null.
 template <class T>
