@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../cuda/engine.h"
+#include "../cuda/gram_walk.cuh"
 #include "emulated.h"
 #include "problem.h"
 
@@ -95,6 +96,14 @@ inline std::vector<Shape> gram_shapes() {
   };
 }
 inline std::vector<ActivationKind> gram_kinds() { return {ActivationKind::relu, ActivationKind::leaky_relu}; }
+// A row of more gates than the walk can count is refused before anything of it is touched.
+inline void check_gram_limits() {
+  cuda::GramWalk<float> walk = {};
+  walk.rows.networks = walk.rows.samples = 1;
+  walk.network.patches = std::int64_t{1} << 20;
+  walk.network.neurons = std::int64_t{1} << 11;
+  expect(cuda::walk_rows(walk, nullptr) == cudaErrorInvalidValue, "gram, more gates than there are numbers for");
+}
 // Rows and dimensions of pgd_step.
 inline std::vector<std::pair<std::int64_t, std::int64_t>> pgd_step_shapes() { return {{3, 1025}, {3, 3000}}; }
 

@@ -82,20 +82,43 @@ template <class T> void check_many_flips() {
   attack.check("gram, many flips, worst");
 }
 
+// From no turned gate in a step to more than a warp lists, or brings, at a time: in a row of a warp's and of a block's
+// length, over patches that are much shorter than a block, for several heads, and with G known at a scale of its own.
+void check_turns() {
+  for (const Shape& shape :
+       {Shape{1, 5, 4, 127}, Shape{1, 2, 4, 701}, Shape{1, 3, 4, 65, 12}, Shape{1, 2, 4, 270, 2, 3}}) {
+    AttackCase<double> attack = gram_case<double>(shape, ActivationKind::identity);
+    attack.check("gram, no turns");
+    attack = gram_case<double>(shape, ActivationKind::relu);
+    attack.threat.steps = 4;
+    attack.threat.step.value = 1e-6;
+    attack.check("gram, few turns");
+    attack.threat.step.value = 30;
+    attack.threat.radius.value = 40;
+    attack.check("gram, many turns");
+    for (double& w : attack.problem.weight) w *= 1e6;
+    attack.with_gram();
+    attack.check("gram known, many turns");
+  }
+}
+
 // Pairs of neurons that nearly cancel: flips are much larger than the gradient, which has to be taken afresh.
 void check_cancellation() {
   for (const ActivationKind kind : {ActivationKind::relu, engine::gram_kinds().back()}) {
-    AttackCase<double> attack = gram_case<double>({1, 9, 90, 60, 2}, kind);
-    auto& p = attack.problem;
-    Random random(3);
-    for (std::int64_t j = 0; j < 30; ++j) {
-      for (std::int64_t k = 0; k < 90; ++k) {
-        p.weight[(30 + j) * 90 + k] = p.weight[j * 90 + k] + 1e-3 * random.uniform();
+    for (const Shape& shape : {Shape{1, 9, 90, 60, 2}, Shape{1, 2, 90, 150}}) {
+      AttackCase<double> attack = gram_case<double>(shape, kind);
+      auto& p = attack.problem;
+      Random random(3);
+      const std::int64_t pairs = shape.neurons / 2;
+      for (std::int64_t j = 0; j < pairs; ++j) {
+        for (std::int64_t k = 0; k < 90; ++k) {
+          p.weight[(pairs + j) * 90 + k] = p.weight[j * 90 + k] + 1e-3 * random.uniform();
+        }
+        p.head[pairs + j] = -p.head[j];
+        p.bias[pairs + j] = p.bias[j];
       }
-      p.head[30 + j] = -p.head[j];
-      p.bias[30 + j] = p.bias[j];
+      attack.check("gram, pairs");
     }
-    attack.check("gram, pairs");
   }
 }
 
@@ -117,13 +140,15 @@ template <class T> void check_sizes() {
 }
 
 void run() {
+  engine::check_gram_limits();
+  check_turns();
+  check_cancellation();
   check_shapes<double>();
   check_shapes<float>();
   check_shapes<BFloat16>();
   check_options<double>();
   check_options<float>();
   check_many_flips<double>();
-  check_cancellation();
   check_sizes<double>();
   check_sizes<float>();
   for (const ActivationKind kind : {ActivationKind::relu, engine::gram_kinds().back()}) {
