@@ -84,7 +84,6 @@ def test_unknown_algorithm_names_the_known(name):
         ("gram", {"box": True}, "knows no box, expected one of 'auto', 'dense', 'half_sparse'$"),
         ("gram", {"trajectory": True}, "has no trajectory"),
         ("gram", {"norm": "linf"}, "is for l2 attacks, expected one of 'auto', 'dense'$"),
-        ("gram", {"device": "cuda", "activation": "tanh"}, "needs a piecewise-linear activation on CUDA"),
         ("half_sparse", {"device": "cuda", "norm": "linf"}, "is for l2 attacks, expected one of 'auto', 'dense'$"),
         ("half_sparse", {"heads": 3}, "is for networks of one head, expected one of 'auto', 'dense', 'gram'$"),
         ("half_sparse", {"activation": "tanh"}, "needs a piecewise-linear activation"),
@@ -100,7 +99,8 @@ def test_each_algorithm_has_its_regime():
     assert plan(n=100, d=10_000, m=500).algorithm == "gram"  # m ≪ d
     for device in ("cpu", "cuda"):
         assert plan(n=256, d=100, m=65_536, device=device).algorithm == "half_sparse"  # m ≫ d
-    assert plan(n=256, d=100, m=65_536, activation="tanh").algorithm == "dense"
+        assert plan(n=256, d=100, m=65_536, activation="tanh", device=device).algorithm == "dense"
+        assert plan(n=2000, d=3072, m=1024, activation="tanh", device=device).algorithm == "gram"
     assert plan(n=100, d=1000, m=500, activation="tanh").algorithm == "gram"
     assert plan(n=4, d=1000, m=5000, steps=1).algorithm != "gram"  # G would cost more than the attack
 

@@ -35,7 +35,7 @@ KERNELS = {
     "gram": ["gram_walk"],
 }
 # and what of it no mutant changes
-REST_OF_PGD = "gram gram_rows half_sparse half_sparse_rows hidden_bfloat16 hidden_float32 hidden_float64 passes pgd"
+REST_OF_PGD = "gram gram_rows gram_steps_bfloat16 gram_steps_float32 gram_steps_float64 half_sparse half_sparse_rows hidden_bfloat16 hidden_float32 hidden_float64 passes pgd"
 OTHERS = {"gram": [f"cuda/{source}.cu" for source in f"{REST_OF_PGD} pgd_rows product scaled".split()]}
 RUNTIME = ["simt/block.cpp", "simt/fiber.cpp"]
 TEAM, TILE, PRODUCT = ("pgd_step", "team.cuh"), ("product", "tile.cuh"), ("product", "product.cu")
@@ -80,9 +80,9 @@ MUTANTS = [
     Mutant("column sums are overtaken by the next head's", *HIDDEN, "  __syncthreads();\n}\n", "}\n"),
     Mutant("a row of U is written too many", *HIDDEN, "i < layer.rows()", "i <= layer.rows()"),
     Mutant("turns are read before they are listed", *WALK, "team.sync();  // the turns", "// the turns"),
-    Mutant("sums are read before they are there", *WALK, "team.sync();  // the sums", "// the sums"),
-    Mutant("a step is made before it is known", *WALK, "team.sync();  // the step", "// the step"),
-    Mutant("g is summed over before it is there", *WALK, "team.sync();  // g is", "// g is"),
+    Mutant("sums are read before they are there", *STATE, "team.sync();  // the sums", "// the sums"),
+    Mutant("a step is made before it is known", *STATE, "team.sync();  // the step", "// the step"),
+    Mutant("g is summed over before it is there", *STATE, "team.sync();  // g is", "// g is"),
     Mutant("a batch of turns is overwritten", *WALK, "__syncwarp();  // all lanes", "// all lanes"),
     Mutant("a batch ends one turn early", *WALK, "turns - first : kBatch", "turns - first : kBatch - 1"),
     Mutant("a turn pulls at another patch", *WALK, "turned < 0 || turned >= m()", "turned < 0"),

@@ -9,7 +9,7 @@
 // below kWorkspaceElements numbers of the compute type (64 MB in float32), or what a single sample and one number per
 // neuron need; Algorithm::half_sparse keeps the gates as bits, of 64 rows at least, for which it takes up to eight numbers
 // per neuron. In neuron space (Algorithm::gram) it is m² numbers for G, unless that is given, and for a chunk of at
-// most kWorkspaceElements / 4 pre-activations 9 + k arrays of their size, 10 + k with a start.
+// most kWorkspaceElements / 4 pre-activations 7 + k arrays of their size, one more with a start.
 //
 // All pointers are device pointers; shapes and meanings are those of csrc/model. T: float, double, BFloat16 (how W is
 // stored); A: float, double. A function returns 0 or a cudaError_t.
@@ -59,8 +59,8 @@ std::size_t two_layer_parameter_grad_workspace(const Network<T>& network, const 
 template <class A> int l2_pgd_step(const PgdStep<A>& step, cudaStream_t stream);
 template <class A> int linf_pgd_step(const PgdStep<A>& step, cudaStream_t stream);
 
-// The whole attack: a fixed sequence of launches. Algorithm::dense; for piecewise-linear φ Algorithm::gram too, and with
-// one head Algorithm::half_sparse.
+// The whole attack: a fixed sequence of launches. Algorithm::dense and gram; for piecewise-linear φ and one head
+// half_sparse too.
 template <class T>
 int pgd(const Network<T>& network, const Samples<Compute<T>>& x0, const Attack<Compute<T>>& attack,
         const AttackResult<Compute<T>>& result, Launch run);

@@ -20,8 +20,9 @@ template <class T> Chunk gram_chunk(const Network<T>& network, int64_t samples) 
 template <class T> struct GramMemory {
   using A = Compute<T>;
   A *norms, *weight_unit, *weight_scale, *head_unit, *gram_scale;
-  A *gram, *hidden, *start_hidden, *slopes, *moved, *coefficients, *kept, *V;
+  A *gram, *hidden, *start_hidden, *slopes, *moved, *coefficients, *kept, *V, *change;
   Turn<A>* turns;
+  WalkProgress* progress;
   double *start_scales, *coefficient_scales;
   A *x, *delta, *f, *cotangent, *parts;
   std::int32_t* good;
@@ -49,8 +50,14 @@ GramMemory<T> take_gram_memory(Arena& arena, const Network<T>& network, const Ch
   memory.moved = arena.take<A>(rows * size);
   memory.coefficients = arena.take<A>(rows * size);
   memory.kept = arena.take<A>(rows * size);
-  memory.V = arena.take<A>(network.heads * rows * size);
-  memory.turns = arena.take<Turn<A>>(rows * turn_room(size));
+  if (piecewise_linear(network.activation)) {
+    memory.V = arena.take<A>(network.heads * rows * size);
+    memory.turns = arena.take<Turn<A>>(rows * turn_room(size));
+  } else {
+    memory.V = arena.take<A>(rows * size);
+    memory.change = arena.take<A>(rows * size);
+    memory.progress = arena.take<WalkProgress>(rows);
+  }
   memory.start_scales = arena.take<double>(rows);
   memory.coefficient_scales = arena.take<double>(rows);
   if (result.x == nullptr) memory.x = arena.take<A>(points);
@@ -88,7 +95,9 @@ template <class T> class GramChunk {
     walk_.coefficients = memory.coefficients;
     walk_.kept = memory.kept;
     walk_.V = memory.V;
+    walk_.change = memory.change;
     walk_.turns = memory.turns;
+    walk_.progress = memory.progress;
     walk_.start_scales = memory.start_scales;
     walk_.coefficient_scales = memory.coefficient_scales;
     walk_.summed = m() <= 2 * d();  // the cheaper product
@@ -111,8 +120,7 @@ template <class T> class GramChunk {
     BK_TRY(multiply_weights({rows.x0, rows.x0_network_stride, d()}, memory_.hidden));
     if (memory_.start_hidden != nullptr) BK_TRY(multiply_weights(points(rows.delta), memory_.start_hidden));
     BK_TRY(look_first(walk_, stream_));
-    for (int64_t c = 0; rows.threat.steps > 0 && c < rows.heads; ++c) BK_TRY(find_direction(c));
-    BK_TRY(walk_rows(walk_, stream_));
+    BK_TRY(piecewise_linear(walk_.network.activation) ? walk() : step());
     if (rows.result.x == nullptr) return cudaSuccess;
     BK_TRY(sum_weights(memory_.kept));
     return write_points(walk_, stream_);
@@ -151,18 +159,33 @@ template <class T> class GramChunk {
                                 arithmetic_};
     return multiply_uw(product, memory_.parts, stream_);
   }
-  // The first V of a head: U G where that is the cheaper product, else (U w) wᵀ.
-  int find_direction(int64_t head) const {
-    BK_TRY(write_direction(walk_, head, stream_));
-    A* V = walk_.V + head * walk_.all();
-    if (!walk_.summed) {
-      BK_TRY(sum_weights(memory_.kept));
-      return multiply_weights(points(walk_.rows.x), V);
-    }
-    const Operand<A> gram{walk_.gram, m() * m(), m(), walk_.gram_scale};
-    const Product<A, A> product{
-        neurons(memory_.kept), gram, walk_.network.networks, lines_, m(), m(), V, lines_ * m(), false, arithmetic_};
+  // V (+)= U G, of one direction.
+  int multiply_gram(const A* U, const A* gram_scale, bool accumulate, A* V) const {
+    const Operand<A> gram{walk_.gram, m() * m(), m(), gram_scale};
+    const Product<A, A> product{neurons(U), gram, walk_.network.networks, lines_,     m(),
+                                m(),        V,    lines_ * m(),           accumulate, arithmetic_};
     return multiply_xw(product, memory_.parts, stream_);
+  }
+  // The first V: U G where that is the cheaper product, else (U w) wᵀ.
+  int find_direction(const A* U, A* V) const {
+    if (walk_.summed) return multiply_gram(U, walk_.gram_scale, false, V);
+    BK_TRY(sum_weights(U));
+    return multiply_weights(points(walk_.rows.x), V);
+  }
+
+  int walk() const {
+    for (int64_t c = 0; walk_.rows.threat.steps > 0 && c < walk_.rows.heads; ++c) {
+      BK_TRY(write_direction(walk_, c, stream_));
+      BK_TRY(find_direction(memory_.kept, walk_.V + c * walk_.all()));
+    }
+    return walk_rows(walk_, stream_);
+  }
+  int step() const {
+    for (int64_t k = 0; k < walk_.rows.threat.steps; ++k) {
+      BK_TRY(step_rows(walk_, k, stream_));
+      BK_TRY(k == 0 ? find_direction(walk_.change, walk_.V) : multiply_gram(walk_.change, nullptr, true, walk_.V));
+    }
+    return step_rows(walk_, walk_.rows.threat.steps, stream_);
   }
 };
 

@@ -1,5 +1,5 @@
-// The attack in neuron space, for piecewise-linear φ: products with W before and after all steps, and one launch for
-// the steps of all rows between them.
+// The attack in neuron space: products with W before and after all steps. Between them one launch for all steps of all
+// rows where φ is piecewise linear; for other φ a launch and a product with G for each step.
 #pragma once
 
 #include "engine.h"

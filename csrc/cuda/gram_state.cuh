@@ -1,5 +1,5 @@
-// What the team that walks a row carries from step to step: in shared memory, since each thread's registers would hold
-// it all. The first thread chooses the step.
+// A row on its walk, and what its team carries from step to step: in shared memory, since each thread's registers would
+// hold it all. The first thread chooses the step. Here is what is done alike for every φ.
 #pragma once
 
 #include "gram_row.cuh"
@@ -18,6 +18,15 @@ template <class A> struct Measures {
   double length;  // Σ C∘(D + t D_start)
   double growth;  // Σ C∘V + U∘(D + t D_start)
   A bound;        // Σ |U_j| ‖w_j‖
+  __device__ void add(double g, double U, double c, A U_norm) {
+    square += g * U;
+    growth += c * g;
+    bound += U_norm;
+  }
+  __device__ void add_way(double c, double U, double d) {  // d: D, or its start's share
+    length += c * d;
+    growth += U * d;
+  }
   __device__ void merge(const Measures& other) {
     square += other.square;
     length += other.length;
@@ -61,6 +70,9 @@ template <class A, int kSize> struct WalkMemory {
   Turn<A> turns[kThreads / kWarp][kBatch];
   Pull<A> pulls[kThreads / kWarp][kBatch];
 };
+
+// A row's neurons are counted in int, which a sweep overshoots by some.
+template <class T> bool can_count(const GramWalk<T>& walk) { return walk.size() < (int64_t{1} << 31) - (1 << 16); }
 
 // A row as its team sees it.
 template <class T, int kSize> class WalkedRow {
@@ -117,8 +129,42 @@ template <class T, int kSize> class WalkedRow {
     return ::sqrt(square) * static_cast<double>(norm(neuron));
   }
 
-  // False where the row cannot be walked.
-  __device__ bool begin() {
+  // `summed`: V has been taken as a sum over the slopes that are there. False where the row cannot be walked.
+  __device__ bool begin(bool summed) {
+    locate();
+    const double start = start_norm(p, team, row()), drift = summed ? drift_of_sum() : 0;
+    if (team.lane() == 0) {
+      state.unit = row_unit(p, row(), start);
+      state.shrink = state.start = 1;
+      state.start_norm = start;
+      state.drift = drift;
+      state.next = Next::rest;
+      set_scales();
+    }
+    team.sync();  // all is there
+    return p.rows.good[row()] != 0 && is_finite(start);
+  }
+
+  // What begin() and the steps so far have made; false where the row rests.
+  __device__ bool resume(const WalkProgress& saved) {
+    locate();
+    if (team.lane() == 0) {
+      state.unit = saved.unit;
+      state.shrink = saved.shrink;
+      state.start = saved.start;
+      state.start_norm = saved.start_norm;
+      state.drift = saved.drift;
+      state.next = Next::rest;
+      set_scales();
+    }
+    team.sync();  // all is there
+    return saved.walks;
+  }
+  __device__ WalkProgress progress(bool walks, double least) const {
+    return {state.unit, state.shrink, state.start, state.start_norm, state.drift, least, walks};
+  }
+
+  __device__ void locate() {
     if (team.lane() == 0) {
       const Row<T> known(p, team.row());
       state.row = known.row;
@@ -133,28 +179,106 @@ template <class T, int kSize> class WalkedRow {
       state.weight_scale = known.weight_scale;
       state.head_scale = known.head_scale;
     }
-    team.sync();  // the scales are there
-    const double start = start_norm(p, team, row()), drift = p.summed ? drift_of_sum() : 0;
+    team.sync();  // the row can be found
+  }
+
+  __device__ void set_scales() {
+    state.start_share = state.start / state.unit;
+    state.hidden_scale = static_cast<A>(state.weight_unit * state.unit * state.shrink);
+  }
+
+  // f of head c; false where it is not finite.
+  __device__ bool set_value(int64_t c, A sum) const {
+    const A bias = p.network.head_bias == nullptr ? A(0) : p.network.head_bias[state.network * heads() + c];
+    const A f = sum * p.head_unit[state.network] + bias;
+    if (team.lane() == 0) p.rows.f[row() * heads() + c] = f;
+    return is_finite(f);
+  }
+
+  // The margin and R, once f is set; false where f is not finite.
+  __device__ bool judge(bool finite, A& margin) const {
+    team.sync();  // f is there
+    margin = margin_of(p.rows, team, row());
+    if (p.rows.fixed_cotangent()) return finite;
+    if (team.lane() == 0 && finite) set_cotangent(p.rows, row());
+    team.sync();  // R is there
+    return finite;
+  }
+
+  __device__ void keep(A margin) const {
+    const AttackRows<A>& rows = p.rows;
+    team.for_each(heads(), [&](int64_t c) { rows.result.logits[row() * heads() + c] = rows.f[row() * heads() + c]; });
+    team.for_each(size(), [&](int64_t i) { of(p.kept)[i] = of(p.coefficients)[i]; });
+    if (team.lane() != 0) return;
+    rows.result.margin[row()] = margin;
+    p.start_scales[row()] = state.shrink * state.start;
+    p.coefficient_scales[row()] = state.shrink * state.unit;
+  }
+
+  __device__ void spoil() const {
+    const A bad = not_a_number<A>();
+    team.for_each(heads(), [&](int64_t c) { p.rows.result.logits[row() * heads() + c] = bad; });
+    team.for_each(size(), [&](int64_t i) { of(p.kept)[i] = A(0); });
+    if (team.lane() != 0) return;
+    p.rows.result.margin[row()] = bad;
+    p.rows.good[row()] = 0;
+    p.start_scales[row()] = p.coefficient_scales[row()] = 0;
+  }
+
+  // From the sums of each thread. largest(): of what U is multiplied by to be at R.
+  template <class Largest> __device__ void choose_step(Measures<A> sums, Sum<double> drift, Largest largest) {
+    const Team<kWarp> lanes;
+    sums = lanes.reduce(sums);
+    if (warp() == first_warp()) drift = lanes.reduce(drift);
+    if (lane() == 0) memory.parts[warp()] = sums;
+    team.sync();  // the sums of all warps are there
     if (team.lane() == 0) {
-      state.unit = row_unit(p, row(), start);
-      state.shrink = state.start = 1;
-      state.start_norm = start;
-      state.drift = drift;
-      state.next = Next::rest;
-      set_scales();
+#pragma unroll 1
+      for (int w = 1; w < kWarps; ++w) sums.merge(memory.parts[w]);
+      if (sums.square < 0) sums.square = 0;
+      state.drift += drift.value;
+      state.next = step_of(sums, largest());
     }
-    team.sync();  // all is there
-    return p.rows.good[row()] != 0 && is_finite(start);
+    team.sync();  // the step is known
+  }
+
+  // V of direction c afresh, as (U w) wᵀ; direction(i, neuron) is U.
+  template <class Direction> __device__ void refresh(int64_t c, Direction direction) {
+#pragma unroll 1
+    for (int64_t first = 0; first < size(); first += m()) refresh(c, first, direction);
+    team.sync();  // V is there
+  }
+
+ private:
+  // At one patch.
+  template <class Direction> __device__ void refresh(int64_t c, int64_t first, Direction direction) {
+    const int64_t d = p.network.dim;
+    const T* weight = p.network.weight + state.network * m() * d;
+    A* g = p.rows.x + row() * p.rows.dim;
+    team.sync();  // all have read g of the patch before
+    team.for_each(d, [&](int64_t k) {
+      A sum = A(0);
+#pragma unroll 1
+      for (int j = 0; j < m(); ++j) {
+        sum += direction(first + j, j) * (widen(weight[j * d + k]) * state.weight_scale);
+      }
+      g[k] = sum;
+    });
+    team.sync();  // g is there
+#pragma unroll 1
+    for (int64_t j = team.lane() / kWarp; j < m(); j += kWarps) {
+      Sum<A> sum = {A(0)};
+#pragma unroll 1
+      for (int64_t k = lane(); k < d; k += kWarp) {
+        sum.value += g[k] * (widen(weight[j * d + k]) * state.weight_scale);
+      }
+      sum = Team<kWarp>().reduce(sum);
+      if (lane() == 0) V(c)[state.first + first + j] = sum.value;
+    }
   }
 
   // The step and the projection, from what has been measured; by the first thread.
-  __device__ Next step_of(const Measures<A>& sums) {
-    double largest = 0;
-#pragma unroll 1
-    for (int64_t c = 0; c < heads(); ++c) {
-      const double size = magnitude(mix(c));
-      if (size > largest) largest = size;
-    }
+  __device__ Next step_of(const Measures<A>& sums, double largest) {
     if (state.drift * largest * largest > 16 * sums.square) {
       state.drift = 0;
       return Next::refresh;
@@ -187,11 +311,6 @@ template <class T, int kSize> class WalkedRow {
     return Next::move;
   }
 
- private:
-  __device__ void set_scales() {
-    state.start_share = state.start / state.unit;
-    state.hidden_scale = static_cast<A>(state.weight_unit * state.unit * state.shrink);
-  }
   __device__ double drift_of_sum() const {
     const A* S = of(p.slopes);
     Sum<double> sum = {0};

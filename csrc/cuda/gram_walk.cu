@@ -54,7 +54,7 @@ template <class T, int kSize> class RowWalk : WalkedRow<T, kSize> {
     const bool worst = threat.keep == Keep::worst;
     const bool follows = !p.rows.fixed_cotangent() || worst || threat.stop_early;
     A least = A(0);  // margin of the iterate that is kept
-    bool good = this->begin();
+    bool good = this->begin(p.summed);
     for (int64_t k = 0; good; ++k) {
       const bool end = k == threat.steps;
       move();
@@ -63,12 +63,12 @@ template <class T, int kSize> class RowWalk : WalkedRow<T, kSize> {
       const bool rests = end || (threat.stop_early && !(margin > A(0)));
       if (worst ? k == 0 || margin < least : rests) {
         least = margin;
-        keep(margin);
+        this->keep(margin);
       }
       if (rests) return;
       good = measure();
     }
-    spoil();
+    this->spoil();
   }
 
  private:
@@ -155,27 +155,9 @@ template <class T, int kSize> class RowWalk : WalkedRow<T, kSize> {
         share.load_neurons(head(c), a);
         each_ahead([&](int e) { sum.value += a[e] * state.head_scale * phi.value(h[e] + state.hidden_scale * d[e]); });
       });
-      const A bias = p.network.head_bias == nullptr ? A(0) : p.network.head_bias[state.network * heads() + c];
-      const A f = team.reduce(sum).value * p.head_unit[state.network] + bias;
-      finite = finite && is_finite(f);
-      if (team.lane() == 0) p.rows.f[row() * heads() + c] = f;
+      finite = this->set_value(c, team.reduce(sum).value) && finite;
     }
-    team.sync();  // f is there
-    margin = margin_of(p.rows, team, row());
-    if (p.rows.fixed_cotangent()) return finite;
-    if (team.lane() == 0 && finite) set_cotangent(p.rows, row());
-    team.sync();  // R is there
-    return finite;
-  }
-
-  __device__ void keep(A margin) {
-    const AttackRows<A>& rows = p.rows;
-    team.for_each(heads(), [&](int64_t c) { rows.result.logits[row() * heads() + c] = rows.f[row() * heads() + c]; });
-    team.for_each(size(), [&](int64_t i) { of(p.kept)[i] = of(p.coefficients)[i]; });
-    if (team.lane() != 0) return;
-    rows.result.margin[row()] = margin;
-    p.start_scales[row()] = state.shrink * state.start;
-    p.coefficient_scales[row()] = state.shrink * state.unit;
+    return this->judge(finite, margin);
   }
 
   // V follows the turns, and the next step is chosen from what is measured of it; V afresh where it has cancelled.
@@ -196,10 +178,29 @@ template <class T, int kSize> class RowWalk : WalkedRow<T, kSize> {
         first += kBatch;
         sweep(here, first >= turns, sums);
       } while (first < turns);
-      choose_step(sums, drift);
+      this->choose_step(sums, drift, [&] { return largest_cotangent(); });
       turns = 0;
-    } while (state.next == Next::refresh && refresh());
+      if (state.next == Next::refresh) refresh_all();
+    } while (state.next == Next::refresh);
     return state.next != Next::spoil;
+  }
+
+  __device__ double largest_cotangent() const {
+    double largest = 0;
+#pragma unroll 1
+    for (int64_t c = 0; c < heads(); ++c) {
+      const double size = magnitude(mix(c));
+      if (size > largest) largest = size;
+    }
+    return largest;
+  }
+
+  __device__ void refresh_all() {
+    const A* S = of(p.slopes);
+#pragma unroll 1
+    for (int64_t c = 0; c < heads(); ++c) {
+      this->refresh(c, [&](int64_t i, int neuron) { return S[i] * head_of(c, neuron); });
+    }
   }
 
   // Turns first … first + here of the row's to where their warp reads them. What the lane's turn adds to the drift,
@@ -243,19 +244,12 @@ template <class T, int kSize> class RowWalk : WalkedRow<T, kSize> {
       share.load_neurons(state.norms, norms);
       each_ahead([&](int e) {
         const A u = S[e] * a[e];
-        const double g = v[e], U = u, c = C[e], d = D[e];
-        sums.square += g * U;
-        sums.length += c * d;
-        sums.growth += c * g + U * d;
-        sums.bound += magnitude(u) * (norms[e] * state.weight_scale);
+        sums.add(v[e], u, C[e], magnitude(u) * (norms[e] * state.weight_scale));
+        sums.add_way(C[e], u, D[e]);
       });
       if (p.start_hidden == nullptr) return;
       share.load(p.start_hidden, D);
-      each_ahead([&](int e) {
-        const double d = state.start_share * static_cast<double>(D[e]);
-        sums.length += static_cast<double>(C[e]) * d;
-        sums.growth += static_cast<double>(S[e] * a[e]) * d;
-      });
+      each_ahead([&](int e) { sums.add_way(C[e], S[e] * a[e], state.start_share * static_cast<double>(D[e])); });
     });
   }
 
@@ -279,71 +273,6 @@ template <class T, int kSize> class RowWalk : WalkedRow<T, kSize> {
     each_ahead([&](int e) { now[e] += scale * change[e]; });
     share.store(now, V(c));
   }
-
-  __device__ void choose_step(Measures<A> sums, Sum<double> drift) {
-    const Team<kWarp> lanes;
-    sums = lanes.reduce(sums);
-    if (warp() == first_warp()) drift = lanes.reduce(drift);
-    if (lane() == 0) memory.parts[warp()] = sums;
-    team.sync();  // the sums of all warps are there
-    if (team.lane() == 0) {
-#pragma unroll 1
-      for (int w = 1; w < kWarps; ++w) sums.merge(memory.parts[w]);
-      if (sums.square < 0) sums.square = 0;
-      state.drift += drift.value;
-      state.next = this->step_of(sums);
-    }
-    team.sync();  // the step is known
-  }
-
-  // V of each head as (U w) wᵀ.
-  __device__ bool refresh() {
-#pragma unroll 1
-    for (int64_t c = 0; c < heads(); ++c) {
-#pragma unroll 1
-      for (int64_t first = 0; first < size(); first += m()) refresh(c, first);
-    }
-    team.sync();  // V is there
-    return true;
-  }
-
-  // At one patch.
-  __device__ void refresh(int64_t c, int64_t first) {
-    const int64_t d = p.network.dim;
-    const T* weight = p.network.weight + state.network * m() * d;
-    const A* S = of(p.slopes);
-    A* g = p.rows.x + row() * p.rows.dim;
-    team.sync();  // all have read g of the patch before
-    team.for_each(d, [&](int64_t k) {
-      A sum = A(0);
-#pragma unroll 1
-      for (int64_t j = 0; j < m(); ++j) {
-        sum += S[first + j] * head_of(c, j) * (widen(weight[j * d + k]) * state.weight_scale);
-      }
-      g[k] = sum;
-    });
-    team.sync();  // g is there
-#pragma unroll 1
-    for (int64_t j = team.lane() / kWarp; j < m(); j += kWarps) {
-      Sum<A> sum = {A(0)};
-#pragma unroll 1
-      for (int64_t k = lane(); k < d; k += kWarp) {
-        sum.value += g[k] * (widen(weight[j * d + k]) * state.weight_scale);
-      }
-      sum = Team<kWarp>().reduce(sum);
-      if (lane() == 0) V(c)[state.first + first + j] = sum.value;
-    }
-  }
-
-  __device__ void spoil() {
-    const A bad = not_a_number<A>();
-    team.for_each(heads(), [&](int64_t c) { p.rows.result.logits[row() * heads() + c] = bad; });
-    team.for_each(size(), [&](int64_t i) { of(p.kept)[i] = A(0); });
-    if (team.lane() != 0) return;
-    p.rows.result.margin[row()] = bad;
-    p.rows.good[row()] = 0;
-    p.start_scales[row()] = p.coefficient_scales[row()] = 0;
-  }
 };
 
 template <class T, int kSize>
@@ -358,9 +287,7 @@ __global__ void __launch_bounds__(kThreads, kWalkBlocks<Compute<T>, kSize>)
 }  // namespace
 
 template <class T> int walk_rows(const GramWalk<T>& walk, cudaStream_t stream) {
-  // A row's neurons are counted in int, which a sweep overshoots.
-  constexpr int64_t kMost = (int64_t{1} << 31) - 1 - kAhead * kThreads;
-  if (walk.size() > kMost) return cudaErrorInvalidValue;
+  if (!can_count(walk)) return cudaErrorInvalidValue;
   return launch_teams<kShortWalk>(walk.rows.rows(), walk.size(), walk_kernel<T, kWarp>, walk_kernel<T, kThreads>,
                                   stream, walk, gate_of<Compute<T>>(walk.network.activation));
 }

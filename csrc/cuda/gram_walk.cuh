@@ -1,5 +1,6 @@
 // The walk of each row through all steps of an attack, in neuron space: x_k = x0 + t·start + C w. See csrc/cpu/gram_walk.h
-// for the algorithm; here φ is piecewise linear, and one team of threads takes one row through all its steps.
+// for the algorithm. Where φ is piecewise linear, one team of threads takes one row through all its steps; for other φ
+// every slope changes in every step, and a step is a launch for all rows and a product, V += ΔU G.
 //
 // A row's arrays are read and written by its own team alone, and stay in the nearest cache of its multiprocessor.
 #pragma once
@@ -12,6 +13,13 @@ namespace bk::cuda {
 template <class A> struct Turn {
   std::int32_t at;
   A change;
+};
+
+// Of a row, from launch to launch; as in WalkState.
+struct WalkProgress {
+  double unit, shrink, start, start_norm, drift;
+  double least;  // margin of the iterate that is kept
+  bool walks;    // it neither rests nor is spoilt
 };
 
 template <class T> struct GramWalk {
@@ -31,15 +39,17 @@ template <class T> struct GramWalk {
   // (networks, n, P, m)
   A* hidden;        // x0 wᵀ; from the first look on, H0 = W x0 + b
   A* start_hidden;  // start wᵀ, or null
-  A* slopes;        // S = φ'(H)
+  A* slopes;        // S = φ'(H); for smooth φ U, at R where there are several heads
   A* moved;         // D
   A* coefficients;  // C
   A* kept;          // C of the iterate to be returned; before the walk, room for U
-  A* V;             // (k, networks, n, P, m): V = U G of each head at R = 1
-  Turn<A>* turns;   // (networks, n, turn_room)
+  A* V;             // (k, networks, n, P, m): V = U G of each head at R = 1; for smooth φ one V, of U
+  A* change;        // smooth φ: the first U; then ΔU, times gram_scale
+  Turn<A>* turns;   // piecewise-linear φ: (networks, n, turn_room)
 
   // (networks, n)
-  double* start_scales;  // the iterate is x0 + start_scale · start + coefficient_scale · kept w
+  WalkProgress* progress;  // smooth φ
+  double* start_scales;    // the iterate is x0 + start_scale · start + coefficient_scale · kept w
   double* coefficient_scales;
   bool summed;  // V has been taken as U G: with all the cancellation of its sum
 
@@ -59,8 +69,10 @@ int find_units(const Network<T>& network, const Compute<T>* norms, Compute<T>* w
 template <class T> int look_first(const GramWalk<T>& walk, cudaStream_t stream);
 // U of one head at R = 1, into `kept`.
 template <class T> int write_direction(const GramWalk<T>& walk, int64_t head, cudaStream_t stream);
-// All steps, and the results but for x.
+// Piecewise-linear φ: all steps, and the results but for x.
 template <class T> int walk_rows(const GramWalk<T>& walk, cudaStream_t stream);
+// Smooth φ: the step from iterate k − 1, whose V is there, to iterate k, the results but for x, and `change`.
+template <class T> int step_rows(const GramWalk<T>& walk, int64_t k, cudaStream_t stream);
 // result.x from kept w, which lies in rows.x.
 template <class T> int write_points(const GramWalk<T>& walk, cudaStream_t stream);
 

@@ -26,10 +26,11 @@ constexpr double kWalkSample = 3e4;  // per call and sample, what a walk begins 
 // at 40 TFLOP/s; launches of a dense and of a half-sparse step, of the gram walk around its steps, and what one of its
 // steps waits for.
 constexpr double kLaunch = 1.6e8;
-constexpr double kDenseLaunches = 6, kHalfSparseLaunches = 10, kGramLaunches = 14, kGramStepLaunches = 1;
+constexpr double kDenseLaunches = 6, kHalfSparseLaunches = 10, kGramLaunches = 14;
+constexpr double kGramStepLaunches = 1, kSmoothGramStepLaunches = 3;
 constexpr double kCudaScan = 8;    // a pre-activation whose gate becomes a bit, in the tile that it is made in
 constexpr double kCudaFlipW = 32;  // a coordinate of g per gate that flips: a row of W from the second cache
-constexpr double kCudaFlipG = 50;  // an entry of V per gate that flips: a row of G from there
+constexpr double kCudaFlipG = 32;  // an entry of V per gate that flips: a row of G from there
 // Products of whole matrices, whose results leave the cache, against those of a panel.
 constexpr double kMatrixProduct = 1.3;
 // Products of a few samples wait for W, or G: per entry of it, beside the flops.
@@ -140,7 +141,8 @@ Cost gram_cost(const Problem& p) {
   const double change = !p.piecewise_linear ? 2 : cuda ? kCudaFlipG : kFlipG;
   return cost_of(p, gram + first + ends * s.product + s.K * (2 * step + 12 * rows * s.m),
                  kMatrixProduct * (gram + first + ends * s.pass) + elements + wait + s.K * step * change,
-                 traffic(p, 4, 3), kGramLaunches + kGramStepLaunches * s.K);
+                 traffic(p, 4, 3),
+                 kGramLaunches + (p.piecewise_linear ? kGramStepLaunches : kSmoothGramStepLaunches) * s.K);
 }
 
 }  // namespace bk::plan

@@ -25,7 +25,6 @@ const char* half_sparse_obstacle(const Problem& p) {
 }
 
 const char* gram_obstacle(const Problem& p) {
-  if (p.device != Device::cpu && !p.piecewise_linear) return "needs a piecewise-linear activation on CUDA";
   if (!p.l2) return "is for l2 attacks";
   if (p.box) return "knows no box";
   return p.trajectory ? "has no trajectory to return" : nullptr;

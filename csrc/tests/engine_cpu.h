@@ -157,7 +157,7 @@ inline std::vector<Shape> gram_shapes() {
   };
 }
 inline void check_gram_limits() {}
-inline std::vector<ActivationKind> gram_kinds() {
+template <class> std::vector<ActivationKind> gram_kinds() {
   return {ActivationKind::identity, ActivationKind::relu, ActivationKind::leaky_relu, ActivationKind::smooth_leaky_relu,
           ActivationKind::tanh};
 }

@@ -95,7 +95,11 @@ inline std::vector<Shape> gram_shapes() {
       {1, 3, 520, 6},  // products split along d
   };
 }
-inline std::vector<ActivationKind> gram_kinds() { return {ActivationKind::relu, ActivationKind::leaky_relu}; }
+template <class T> std::vector<ActivationKind> gram_kinds() {
+  if (sizeof(T) == sizeof(BFloat16)) return {ActivationKind::relu};
+  if (sizeof(T) == sizeof(float)) return {ActivationKind::leaky_relu, ActivationKind::tanh};
+  return {ActivationKind::relu, ActivationKind::leaky_relu, ActivationKind::tanh};
+}
 // A row of more gates than the walk can count is refused before anything of it is touched.
 inline void check_gram_limits() {
   cuda::GramWalk<float> walk = {};
@@ -103,6 +107,7 @@ inline void check_gram_limits() {
   walk.network.patches = std::int64_t{1} << 20;
   walk.network.neurons = std::int64_t{1} << 11;
   expect(cuda::walk_rows(walk, nullptr) == cudaErrorInvalidValue, "gram, more gates than there are numbers for");
+  expect(cuda::step_rows(walk, 0, nullptr) == cudaErrorInvalidValue, "gram, more neurons than there are numbers for");
 }
 // Rows and dimensions of pgd_step.
 inline std::vector<std::pair<std::int64_t, std::int64_t>> pgd_step_shapes() { return {{3, 1025}, {3, 3000}}; }

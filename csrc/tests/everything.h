@@ -31,11 +31,19 @@ template <class T> std::vector<Output> everything(const Shape& s) {
   std::vector<Output> outputs = {named("f alone", alone), named("f", f),   named("gx", gx),
                                  named("gw", gw),         named("ga", ga), named("gb", gb)};
 
-  constexpr std::pair<Algorithm, const char*> kAlgorithms[] = {
-      {Algorithm::dense, "dense"}, {Algorithm::gram, "gram"}, {Algorithm::half_sparse, "half-sparse"}};
-  for (const auto& [algorithm, name] : kAlgorithms) {
+  constexpr struct {
+    Algorithm algorithm;
+    ActivationKind kind;
+    const char* name;
+  } kAttacks[] = {
+      {Algorithm::dense, ActivationKind::relu, "dense"},
+      {Algorithm::gram, ActivationKind::relu, "gram"},
+      {Algorithm::gram, ActivationKind::tanh, "smooth gram"},
+      {Algorithm::half_sparse, ActivationKind::relu, "half-sparse"},
+  };
+  for (const auto& [algorithm, kind, name] : kAttacks) {
     if (algorithm == Algorithm::half_sparse && s.heads > 1) continue;
-    AttackCase<T> attack(s, ActivationKind::relu, Norm::l2, Loss::margin);
+    AttackCase<T> attack(s, kind, Norm::l2, Loss::margin);
     attack.algorithm = algorithm;
     attack.trajectory = false;
     const Attacked<A> found = attack.run();

@@ -25,7 +25,7 @@ template <class T> void check_shapes() {
       {2, 3, 0, 5},        {2, 3, 4, 0},
   };
   for (const Shape& shape : shapes) {
-    for (const ActivationKind kind : engine::gram_kinds()) {
+    for (const ActivationKind kind : engine::gram_kinds<T>()) {
       AttackCase<T> attack = gram_case<T>(shape, kind);
       attack.check("gram");
       attack.threat.stop_early = true;
@@ -35,7 +35,7 @@ template <class T> void check_shapes() {
   // An engine's own are large: they stop early by turns, in other cases for each type.
   bool early = sizeof(T) == 4;
   for (const Shape& shape : engine::gram_shapes()) {
-    for (const ActivationKind kind : engine::gram_kinds()) {
+    for (const ActivationKind kind : engine::gram_kinds<T>()) {
       // Of so many gates one lies within float's rounding of its kink, and a step turns it one way or the other.
       const bool large = shape.rows() * shape.neurons > 20000, exact = sizeof(Compute<T>) == sizeof(double);
       if (large && kind != ActivationKind::tanh && !(exact && kind == ActivationKind::relu)) continue;
@@ -49,7 +49,7 @@ template <class T> void check_shapes() {
 
 template <class T> void check_options() {
   using A = Compute<T>;
-  for (const ActivationKind kind : {ActivationKind::relu, engine::gram_kinds().back()}) {
+  for (const ActivationKind kind : {ActivationKind::relu, engine::gram_kinds<double>().back()}) {
     for (const Loss loss : {Loss::margin, Loss::squared}) {
       for (const Shape& shape : {Shape{2, 9, 5, 40, 2}, Shape{1, 7, 30, 24, 1, 3}}) {
         AttackCase<T> attack = gram_case<T>(shape, kind, loss);
@@ -104,7 +104,7 @@ void check_turns() {
 
 // Pairs of neurons that nearly cancel: flips are much larger than the gradient, which has to be taken afresh.
 void check_cancellation() {
-  for (const ActivationKind kind : {ActivationKind::relu, engine::gram_kinds().back()}) {
+  for (const ActivationKind kind : {ActivationKind::relu, engine::gram_kinds<double>().back()}) {
     for (const Shape& shape : {Shape{1, 9, 90, 60, 2}, Shape{1, 2, 90, 150}}) {
       AttackCase<double> attack = gram_case<double>(shape, kind);
       auto& p = attack.problem;
@@ -151,7 +151,7 @@ void run() {
   check_many_flips<double>();
   check_sizes<double>();
   check_sizes<float>();
-  for (const ActivationKind kind : {ActivationKind::relu, engine::gram_kinds().back()}) {
+  for (const ActivationKind kind : {ActivationKind::relu, engine::gram_kinds<double>().back()}) {
     check_bad_rows("gram", gram_case<double>(kBadRows, kind));
     check_bad_rows("gram", gram_case<float>(kBadRows, kind));
   }
