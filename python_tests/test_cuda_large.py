@@ -132,6 +132,31 @@ def test_tf32_is_used_where_torch_allows_it(shape: dict[str, Any], matmul: Any) 
     assert_same(gradients(p), exact)
 
 
+@pytest.mark.parametrize("algorithm", ["dense", "half_sparse", "gram"])
+def test_torch_makes_large_products_by_bfloat16_with_tf32(algorithm: str, matmul: Any) -> None:
+    if torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("no tensor cores for bfloat16")
+    stored = problem(torch.bfloat16, **BY_TORCH)
+    p = replace(stored, x=stored.x.float().sin(), cotangent=stored.cotangent.float())  # points of more than one piece
+
+    def attack(p: Problem) -> tuple[Tensor, ...]:
+        found = bk.l2_pgd(p.x, labels(p), p.W, p.a, **p.network, radius=0.7, steps=1, algorithm=algorithm)
+        return found.x, found.logits, found.margin
+
+    matmul.fp32_precision = "ieee"
+    assert "pieces_kernel" not in kernels_of(attack, p)
+    exact = attack(p)
+    matmul.fp32_precision = "tf32"
+    assert "pieces_kernel" in kernels_of(attack, p)
+    found = attack(p)
+    assert_same(attack(p), found)
+    for got, precise, want in zip(found, exact, attack(p.map(Tensor.double)), strict=True):
+        assert not torch.equal(got, precise)
+        # A gate that opens a little earlier turns the gradient by one neuron's share.
+        assert ((got - want).abs() <= TF32 * want.abs().max()).double().mean() > 0.999
+        assert (got - want).abs().median() <= TF32 / 16 * want.abs().max()
+
+
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 # The workspace of csrc/cuda/engine.h in float64, and results of a few megabytes.

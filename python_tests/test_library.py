@@ -24,7 +24,7 @@ class Product(ctypes.Structure):
     """``LibraryProduct``."""
 
     _fields_ = [
-        ("is_double", ctypes.c_bool),
+        ("numbers", ctypes.c_int32),
         ("networks", ctypes.c_int64),
         ("rows", ctypes.c_int64),
         ("columns", ctypes.c_int64),
@@ -44,7 +44,7 @@ def multiply(left: Tensor, right: Tensor, out: Tensor, accumulate: bool) -> None
         return Matrix(tensor.data_ptr(), *tensor.stride())
 
     product = Product(
-        left.dtype == torch.float64,
+        (torch.float32, torch.float64).index(left.dtype),
         *out.shape,
         left.shape[2],
         matrix(left),

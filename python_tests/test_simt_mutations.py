@@ -32,7 +32,7 @@ class Mutant:
 KERNELS = {"pgd_step": "pgd_step", "product": "product", "hidden": "hidden_float64", "gram": "gram_walk"}
 TEAM, TILE, PRODUCT = ("pgd_step", "team.cuh"), ("product", "tile.cuh"), ("product", "product.cu")
 MULTIPLY, PLAIN, SPLIT = (("product", f"{name}.cuh") for name in ("multiply", "plain_panels", "split_panels"))
-HIDDEN = ("hidden", "hidden_kernel.cuh")
+HIDDEN, OPERANDS = ("hidden", "hidden_kernel.cuh"), ("product", "library_operands.cu")
 WALK, STATE = ("gram", "gram_walk.cu"), ("gram", "gram_state.cuh")
 MUTANTS = [
     Mutant("a reduction reads before its barrier", *TEAM, "__syncthreads();\n      V total", "V total"),
@@ -62,11 +62,13 @@ MUTANTS = [
     Mutant("tiles below the diagonal are counted wrong", *PRODUCT, "q - tiles % 2", "q"),
     Mutant("a library is given its left operand turned", *PRODUCT, "kLeftTerms ? left.stride :", "kLeftTerms ? 1 :"),
     Mutant("a library is not told to add", *PRODUCT, "product.accumulate,\n  };", "false,\n  };"),
-    Mutant("the scale of a library's product is forgotten", *PRODUCT, "right.scale == nullptr", "true"),
-    Mutant(
-        "panels for a library are not summed", *PRODUCT, "first > 0, product.arithmetic", "false, product.arithmetic"
-    ),
-    Mutant("a number is scaled too many", "product", "scaled.cu", "kThreads < size", "kThreads <= size"),
+    Mutant("the scale of a library's product is forgotten", *PRODUCT, "product.right.scale == nullptr", "true"),
+    Mutant("panels for a library are not summed", *PRODUCT, "first > 0 && !apart", "false"),
+    Mutant("a number is scaled too many", *OPERANDS, "kThreads < size", "kThreads <= size"),
+    Mutant("what the first piece leaves is forgotten", *OPERANDS, "value - widen(nearest)", "0 * value"),
+    Mutant("one of two pieces is not summed", *PRODUCT, "PartSum<float>{parts, 2,", "PartSum<float>{parts, 1,"),
+    Mutant("pieces are given to a library without room", *PRODUCT, "std::max(columns, terms) <=", "columns <="),
+    Mutant("panels of bfloat16 are not summed", *PRODUCT, "0, true, nullptr", "0, false, nullptr"),
     Mutant("a row of a tile is summed over too many lanes", *HIDDEN, "distance = kLanes / 2", "distance = kLanes"),
     Mutant("columns are summed before their barrier", *HIDDEN, "__syncthreads();\n  const", "const"),
     Mutant("column sums are overtaken by the next head's", *HIDDEN, "  __syncthreads();\n}\n", "}\n"),

@@ -33,4 +33,15 @@ BK_HD float widen(BFloat16 value) {
   return wide.value;
 }
 
+// The nearest bfloat16, ties to even.
+BK_HD BFloat16 nearest_bfloat16(float value) {
+  union {
+    float value;
+    std::uint32_t bits;
+  } wide;
+  wide.value = value;
+  const std::uint32_t rounded = wide.bits + 0x7fff + (wide.bits >> 16 & 1);
+  return {static_cast<std::uint16_t>(value != value ? 0x7fff : rounded >> 16)};
+}
+
 }  // namespace bk

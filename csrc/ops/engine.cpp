@@ -49,7 +49,9 @@ CudaEngine::CudaEngine(const Tensor& x)
 cuda::Arithmetic CudaEngine::arithmetic() const {
   cuda::Arithmetic arithmetic = {allows_tf32() ? cuda::Precision::tf32 : cuda::Precision::exact,
                                  torch_library(device_)};
-  arithmetic.library.exact_floats = !cuda::splits_floats_well(like_.get_device_index());
+  cuda::Library& library = arithmetic.library;
+  library.exact_floats = !cuda::splits_floats_well(like_.get_device_index());
+  library.bfloat16 = library.bfloat16 && cuda::multiplies_bfloat16(like_.get_device_index());
   return arithmetic;
 }
 

@@ -16,18 +16,24 @@ constexpr double kLeastFlops = 1.3e8;
 using MultiplyOut = AOTITorchError (*)(AtenTensorHandle out, AtenTensorHandle self, AtenTensorHandle left,
                                        AtenTensorHandle right, double beta, double alpha);
 
+// out = left·right of matrices of bfloat16, in numbers of another type.
+using MultiplyTo = AOTITorchError (*)(AtenTensorHandle out, AtenTensorHandle left, AtenTensorHandle right,
+                                      std::int32_t out_type);
+
 // Of a device's half of torch: looked up by name, so that this library also loads where torch has no CUDA.
 struct Functions {
   MultiplyOut one, many;
+  MultiplyTo to_type;  // on CUDA alone
 
   Functions(const char* library, const std::string& device) {
     void* const loaded = dlopen(library, RTLD_LAZY | RTLD_NOLOAD);
     const auto find = [&](const char* name) {
       const std::string symbol = "aoti_torch_" + device + "_" + name + "_out";
-      return loaded == nullptr ? nullptr : reinterpret_cast<MultiplyOut>(dlsym(loaded, symbol.c_str()));
+      return loaded == nullptr ? nullptr : dlsym(loaded, symbol.c_str());
     };
-    one = find("addmm");
-    many = find("baddbmm");
+    one = reinterpret_cast<MultiplyOut>(find("addmm"));
+    many = reinterpret_cast<MultiplyOut>(find("baddbmm"));
+    to_type = reinterpret_cast<MultiplyTo>(find("mm_dtype"));
   }
 };
 
@@ -41,23 +47,40 @@ const Functions& functions_of(const Device& device) {
 }
 
 // A tensor over memory of ours; without the dimension of networks where there is one.
-Tensor view(const Device& device, bool is_double, const void* data, std::array<std::int64_t, 3> sizes,
+Tensor view(const Device& device, ScalarType type, const void* data, std::array<std::int64_t, 3> sizes,
             std::array<std::int64_t, 3> strides) {
   const std::size_t left_out = sizes[0] == 1 ? 1 : 0;
   return torch::stable::from_blob(const_cast<void*>(data), {sizes.data() + left_out, sizes.size() - left_out},
-                                  {strides.data() + left_out, strides.size() - left_out}, device,
-                                  is_double ? ScalarType::Double : ScalarType::Float);
+                                  {strides.data() + left_out, strides.size() - left_out}, device, type);
+}
+
+struct Types {
+  ScalarType operands, out;
+};
+
+Types types_of(cuda::LibraryNumbers numbers) {
+  switch (numbers) {
+    case cuda::LibraryNumbers::float64: return {ScalarType::Double, ScalarType::Double};
+    case cuda::LibraryNumbers::bfloat16: return {ScalarType::BFloat16, ScalarType::Float};
+    default: return {ScalarType::Float, ScalarType::Float};
+  }
 }
 
 int multiply(const void* context, const cuda::LibraryProduct& p) {
   const Device& device = *static_cast<const Device*>(context);
-  const auto operand = [&](const cuda::LibraryMatrix& matrix, std::int64_t rows, std::int64_t columns) {
-    return view(device, p.is_double, matrix.data, {p.networks, rows, columns},
-                {matrix.network_stride, matrix.row_stride, matrix.column_stride});
+  const Functions& functions = functions_of(device);
+  const Types types = types_of(p.numbers);
+  const auto matrix = [&](ScalarType type, const cuda::LibraryMatrix& m, std::int64_t rows, std::int64_t columns) {
+    return view(device, type, m.data, {p.networks, rows, columns}, {m.network_stride, m.row_stride, m.column_stride});
   };
-  const Tensor left = operand(p.left, p.rows, p.terms), right = operand(p.right, p.terms, p.columns);
-  const Tensor out = operand({p.out, p.out_network_stride, p.columns, 1}, p.rows, p.columns);
-  const MultiplyOut multiply_out = p.networks == 1 ? functions_of(device).one : functions_of(device).many;
+  const Tensor left = matrix(types.operands, p.left, p.rows, p.terms);
+  const Tensor right = matrix(types.operands, p.right, p.terms, p.columns);
+  const Tensor out = matrix(types.out, {p.out, p.out_network_stride, p.columns, 1}, p.rows, p.columns);
+  if (p.numbers == cuda::LibraryNumbers::bfloat16) {
+    TORCH_ERROR_CODE_CHECK(functions.to_type(out.get(), left.get(), right.get(), aoti_torch_dtype_float32()));
+    return 0;
+  }
+  const MultiplyOut multiply_out = p.networks == 1 ? functions.one : functions.many;
   TORCH_ERROR_CODE_CHECK(multiply_out(out.get(), out.get(), left.get(), right.get(), p.accumulate ? 1 : 0, 1));
   return 0;
 }
@@ -67,7 +90,7 @@ int multiply(const void* context, const cuda::LibraryProduct& p) {
 cuda::Library torch_library(const Device& device) {
   const Functions& functions = functions_of(device);
   if (functions.one == nullptr || functions.many == nullptr) return {};
-  return {multiply, &device, kLeastFlops};
+  return {multiply, &device, kLeastFlops, false, functions.to_type != nullptr};
 }
 
 }  // namespace bk::ops

@@ -9,15 +9,18 @@ namespace bk::test {
 struct HostLibrary {
   mutable std::int64_t calls = 0;
 
-  // All products that a library may be asked for, whatever their size.
-  cuda::Arithmetic arithmetic() const { return {cuda::Precision::exact, {multiply, this, 0, true}}; }
+  // All products that a library may be asked for, whatever their size; of bfloat16 with tf32 alone.
+  cuda::Arithmetic arithmetic(cuda::Precision precision = cuda::Precision::exact) const {
+    return {precision, {multiply, this, 0, true, true}};
+  }
 
  private:
-  template <class A> static void multiply_as(const cuda::LibraryProduct& p) {
+  template <class E> static void multiply_as(const cuda::LibraryProduct& p) {
     const auto at = [](const cuda::LibraryMatrix& matrix, std::int64_t network, std::int64_t i, std::int64_t j) {
       const std::int64_t index = network * matrix.network_stride + i * matrix.row_stride + j * matrix.column_stride;
-      return static_cast<double>(static_cast<const A*>(matrix.data)[index]);
+      return static_cast<double>(widen(static_cast<const E*>(matrix.data)[index]));
     };
+    using A = Compute<E>;
     for (std::int64_t network = 0; network < p.networks; ++network) {
       A* out = static_cast<A*>(p.out) + network * p.out_network_stride;
       for (std::int64_t row = 0; row < p.rows; ++row) {
@@ -37,7 +40,13 @@ struct HostLibrary {
     for (const cuda::LibraryMatrix& matrix : {product.left, product.right}) {
       expect(matrix.row_stride == 1 || matrix.column_stride == 1, "a library is given lines that are not contiguous");
     }
-    product.is_double ? multiply_as<double>(product) : multiply_as<float>(product);
+    switch (product.numbers) {
+      case cuda::LibraryNumbers::float32: multiply_as<float>(product); break;
+      case cuda::LibraryNumbers::float64: multiply_as<double>(product); break;
+      case cuda::LibraryNumbers::bfloat16:
+        expect(product.networks == 1 && !product.accumulate, "a library is asked too much of bfloat16");
+        multiply_as<BFloat16>(product);
+    }
     return 0;
   }
 };

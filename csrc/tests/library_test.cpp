@@ -9,7 +9,7 @@ namespace {
 constexpr cuda::ChunkLimits kSmallChunks = {64, 64 * 64, 128};
 
 template <class T> std::vector<Output> by_library(const Shape& s, const HostLibrary& library) {
-  engine::arithmetic = library.arithmetic();
+  engine::arithmetic = library.arithmetic(std::is_same_v<T, BFloat16> ? cuda::Precision::tf32 : cuda::Precision::exact);
   const std::vector<Output> outputs = everything<T>(s);
   engine::arithmetic = {};
   return outputs;
@@ -48,18 +48,39 @@ void check_scales() {
   }
 }
 
+// Where the gates of one range of neurons are too few for a library, those of all together are not left to it either:
+// there is no room for them.
+void check_ranges() {
+  AttackCase<float> attack({1, 3, 261, 200}, ActivationKind::relu, Norm::l2, Loss::margin);
+  attack.algorithm = Algorithm::half_sparse;
+  attack.trajectory = false;
+  cuda::chunk_limits = kSmallChunks;
+  const Attacked<float> want = attack.run();
+  const HostLibrary library;
+  engine::arithmetic = library.arithmetic();
+  engine::arithmetic.library.least_flops = 2.0 * 261 * 100;
+  const Attacked<float> got = attack.run();
+  engine::arithmetic = {};
+  cuda::chunk_limits = cuda::kChunkLimits;
+  expect(library.calls == 0 && same_bits(got.x, want.x), "all neurons at once are left to a library");
+}
+
 // A product that is below its size, and one of float that must be exact, are not left to a library that is no faster.
 void check_wishes() {
   cuda::Arithmetic arithmetic = HostLibrary().arithmetic();
   arithmetic.library.least_flops = 2e6;
-  expect(arithmetic.wants_library<float, float>(1, 100, 100, 100), "a large product is not left to a library");
-  expect(!arithmetic.wants_library<float, float>(1, 100, 100, 99), "a small product is left to a library");
-  expect(!arithmetic.wants_library<float, BFloat16>(1, 100, 100, 100), "a mixed product is left to a library");
+  expect(arithmetic.wants_library<float>(1, 100, 100, 100), "a large product is not left to a library");
+  expect(!arithmetic.wants_library<float>(1, 100, 100, 99), "a small product is left to a library");
+  expect(!arithmetic.wants_library<BFloat16>(1, 100, 100, 100), "an exact product by bfloat16 is left to a library");
   arithmetic.library.exact_floats = false;
-  expect(!arithmetic.wants_library<float, float>(1, 100, 100, 100), "an exact product is left to a library");
-  expect(arithmetic.wants_library<double, double>(1, 100, 100, 100), "a product of double is not left to a library");
+  expect(!arithmetic.wants_library<float>(1, 100, 100, 100), "an exact product is left to a library");
+  expect(arithmetic.wants_library<double>(1, 100, 100, 100), "a product of double is not left to a library");
   arithmetic.precision = cuda::Precision::tf32;
-  expect(arithmetic.wants_library<float, float>(1, 100, 100, 100), "a product of tf32 is not left to a library");
+  expect(arithmetic.wants_library<float>(1, 100, 100, 100), "a product of tf32 is not left to a library");
+  expect(arithmetic.wants_library<BFloat16>(1, 100, 100, 100), "a product by bfloat16 is not left to a library");
+  expect(!arithmetic.wants_library<BFloat16>(2, 100, 100, 100), "products by bfloat16 are left to a library");
+  arithmetic.library.bfloat16 = false;
+  expect(!arithmetic.wants_library<BFloat16>(1, 100, 100, 100), "a library is left what it cannot make");
 }
 
 }  // namespace
@@ -71,7 +92,9 @@ int main() {
   test::check<double>({1, 5, 40, 150, 2, 3}, 1e-11);
   test::check<float>({1, 3, 261, 70}, 2e-5);
   test::check<BFloat16>({1, 3, 261, 7}, 2e-5);
+  test::check<BFloat16>({1, 5, 290, 150, 2}, 2e-5);
   test::check_scales();
+  test::check_ranges();
   test::check_wishes();
   return test::finish("library");
 }

@@ -1,6 +1,8 @@
 // The tiled product in its three roles, and the sums over parts, against plain loops.
 #include "../cuda/product.cuh"
 
+#include <utility>
+
 #include "../cuda/chunks.h"
 #include "emulated.h"
 #include "host_library.h"
@@ -32,6 +34,9 @@ template <class E> struct Matrix {
         values[offset + network * lines * terms + (terms_contiguous ? line * terms + term : term * lines + line)]);
   }
 };
+
+// What a library needs to be asked for products by E.
+template <class E> constexpr Precision kAllowed = std::is_same_v<E, BFloat16> ? Precision::tf32 : Precision::exact;
 
 enum class Role { xw, uw, ux };
 
@@ -76,7 +81,7 @@ void check(Role role, std::int64_t networks, std::int64_t rows, std::int64_t col
   }
   const auto produce = [&] {
     std::vector<A> out(want.size(), A(1));
-    const std::int64_t needed = cuda::product_workspace(networks, rows, columns, terms);
+    const std::int64_t needed = cuda::product_workspace<E>(networks, rows, columns, terms);
     auto parts = unwritten<A>(std::max<std::int64_t>(needed, static_cast<std::int64_t>(out.size())));
     const Product<A, E> product{left.operand(), right.operand(), networks,       rows, columns,
                                 terms,          out.data(),      rows * columns, true, arithmetic};
@@ -102,28 +107,54 @@ template <class A> void check_library(Role role) {
   expect(library.calls == 4, "a library makes the products that are left to it");  // in two orders of the threads
 }
 
+// In pieces of bfloat16, where there is one network, and room.
+void check_pieces(Role role) {
+  const HostLibrary library;
+  const Arithmetic allowed = library.arithmetic(Precision::tf32);
+  check<float, BFloat16>(role, 1, 65, 3, 37, 0, allowed);
+  check<float, BFloat16>(role, 1, 5, 70, 18, 1, allowed);
+  check<float, BFloat16>(role, 1, 1, 1, 1, 0, allowed);
+  check<float, BFloat16>(role, 1, 3, 2, 4500, 0, allowed);  // more than a block's share of a line
+  cuda::chunk_limits.gated = 5 * 70;
+  check<float, BFloat16>(role, 1, 5, 70, 18, 0, allowed);
+  check<float, BFloat16>(role, 1, 5, 18, 70, 0, allowed);
+  expect(library.calls == 12, "a library makes the products of pieces");
+  cuda::chunk_limits.gated = 5 * 70 - 1;
+  check<float, BFloat16>(role, 1, 5, 70, 18, 0, allowed);
+  check<float, BFloat16>(role, 1, 5, 18, 70, 0, allowed);
+  cuda::chunk_limits = cuda::kChunkLimits;
+  check<float, BFloat16>(role, 2, 5, 70, 18, 0, allowed);
+  expect(library.calls == 12, "a library is given several networks, or pieces for which there is no room");
+}
+
 // A scale of the right operand, which a library knows nothing of, in rows with others between the networks.
-void check_scaled() {
+template <class E> void check_scaled(std::int64_t networks) {
+  using A = Compute<E>;
   Random random(3);
-  const std::int64_t networks = 2, rows = 70, columns = 65, terms = 6, stride = rows * columns + 5;
-  const Matrix<double> left(random, networks, rows, terms, true), right(random, networks, columns, terms, true);
-  const std::vector<double> scales = {1, 0.25};
-  Operand<double> scaled = right.operand();
+  const std::int64_t rows = 70, columns = 65, terms = 6, stride = rows * columns + 5;
+  const Matrix<A> left(random, networks, rows, terms, true);
+  const Matrix<E> right(random, networks, columns, terms, true);
+  const std::vector<A> scales = {A(0.25), A(1)};
+  Operand<E> scaled = right.operand();
   scaled.scale = scales.data();
   const auto run = [&](const Arithmetic& arithmetic) {
-    std::vector<double> out(networks * stride, 7);
-    const Product<double, double> product{left.operand(), scaled,     networks, rows,  columns,
-                                          terms,          out.data(), stride,   false, arithmetic};
-    expect_launched(cuda::multiply_xw(product, nullptr, nullptr), "a scaled product");
+    std::vector<A> out(networks * stride, 7);
+    auto parts = unwritten<A>(cuda::product_workspace<E>(networks, rows, columns, terms));
+    const Product<A, E> product{left.operand(), scaled,     networks, rows,  columns,
+                                terms,          out.data(), stride,   false, arithmetic};
+    expect_launched(cuda::multiply_xw(product, parts.data(), nullptr), "a scaled product");
     return out;
   };
   const HostLibrary library;
-  expect_close("a scaled product by a library", run(library.arithmetic()), run({}), 1e-13);
+  const std::vector<A> got = run(library.arithmetic(kAllowed<E>));
+  expect(library.calls == 1, "a library makes scaled products");
+  expect_close("a scaled product by a library", got, widened(run({})), sizeof(A) == 4 ? 1e-5 : 1e-13);
 }
 
 // W Wᵀ: as good as any product, and the same bits on both sides of the diagonal.
 template <class T>
-void check_symmetric(std::int64_t networks, std::int64_t count, std::int64_t terms, const Arithmetic& arithmetic = {}) {
+void check_symmetric(std::int64_t networks, std::int64_t count, std::int64_t terms, const Arithmetic& arithmetic = {},
+                     std::int64_t laid_out_for = 0) {
   using A = Compute<T>;
   Random random(static_cast<std::uint64_t>(count + 1000 * terms));
   const Matrix<T> lines(random, networks, count, terms, true);
@@ -143,7 +174,7 @@ void check_symmetric(std::int64_t networks, std::int64_t count, std::int64_t ter
   }
   const auto produce = [&] {
     auto out = unwritten<A>(networks * count * count);
-    auto parts = unwritten<A>(cuda::symmetric_workspace(networks, count, terms));
+    auto parts = unwritten<A>(cuda::symmetric_workspace<T>(std::max(networks, laid_out_for), count, terms));
     Operand<T> operand = lines.operand();
     operand.scale = scales.data();
     const cuda::SymmetricProduct<T> product{operand, networks, count, terms, out.data(), arithmetic};
@@ -179,6 +210,20 @@ template <class T> void check_symmetric_library() {
     const HostLibrary library;
     check_symmetric<T>(3, 21, 37, library.arithmetic());
     expect(library.calls == (gated == 700 ? 8 : 2), "W Wᵀ is made by a library, in panels");
+    check_symmetric<T>(1, 1, 700, library.arithmetic(), 3);  // a chunk of fewer networks than there is room for
+    cuda::chunk_limits = cuda::kChunkLimits;
+  }
+}
+
+// The same of bfloat16: its panels are summed where there is room for a product of their own.
+void check_symmetric_pieces() {
+  const std::pair<std::int64_t, std::int64_t> calls_of[] = {{cuda::kChunkLimits.gated, 2}, {700, 6}, {447, 0}};
+  for (const auto& [gated, calls] : calls_of) {
+    cuda::chunk_limits.gated = gated;
+    const HostLibrary library;
+    check_symmetric<BFloat16>(1, 21, 70, library.arithmetic(Precision::tf32), 3);
+    check_symmetric<BFloat16>(3, 21, 37, library.arithmetic(Precision::tf32));
+    expect(library.calls == calls, "W Wᵀ of bfloat16 is made by a library, in panels");
     cuda::chunk_limits = cuda::kChunkLimits;
   }
 }
@@ -250,7 +295,10 @@ int main() {
     test::check_library<float>(role);
     test::check_library<double>(role);
   }
-  test::check_scaled();
+  for (const Role role : {Role::xw, Role::uw}) test::check_pieces(role);
+  test::check_scaled<double>(2);
+  test::check_scaled<BFloat16>(1);
+  test::check_symmetric_pieces();
   test::check_symmetric_library<float>();
   test::check_symmetric_library<double>();
   test::check_accuracy(test::Precision::exact);
