@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -77,21 +78,44 @@ def test_torch_makes_large_products_and_no_small_ones() -> None:
         assert "gemm" not in kernels_of(CALLS[name], problem(torch.float64))
 
 
-@pytest.mark.parametrize("algorithm", ["dense", "half_sparse", "gram"])
-def test_attacks_with_products_by_torch(algorithm: str) -> None:
-    p = problem(torch.float64, **BY_TORCH)
+# Batched products, x shared; several ranges of neurons; several panels of G.
+SHAPES_BY_TORCH: dict[str, dict[str, Any]] = {
+    "one": BY_TORCH,
+    "networks": {"batch": (3,), "n": 300, "d": 400, "m": 600},
+    "shared": {"batch": (3,), "n": 300, "d": 400, "m": 600, "shared": True},
+    "ranges": {"n": 600, "d": 260, "m": 16_000},
+    "panels": {"n": 100, "d": 4000, "m": 1500},
+}
 
-    def attack(p: Problem, algorithm: str) -> tuple[Tensor, ...]:
-        found = bk.l2_pgd(p.x, labels(p), p.W, p.a, **p.network, radius=0.7, steps=5, algorithm=algorithm)
+
+@pytest.mark.parametrize("algorithm", ["dense", "half_sparse", "gram"])
+@pytest.mark.parametrize("shape", SHAPES_BY_TORCH.values(), ids=SHAPES_BY_TORCH.keys())
+def test_attacks_with_products_by_torch(shape: dict[str, Any], algorithm: str) -> None:
+    if algorithm == "gram" and shape["m"] > 2000:
+        pytest.skip("G of this many neurons is 2 GB")
+    p = problem(torch.float64, **shape)
+
+    def attack(p: Problem, algorithm: str, size: float = 1) -> tuple[Tensor, ...]:
+        """Of W and the bias times ``size``, with heads that make up for it."""
+        network = {**p.network, "bias": p.bias * size}
+        found = bk.l2_pgd(p.x, labels(p), p.W * size, p.a / size, **network, radius=0.7, steps=5, algorithm=algorithm)
         return found.x, found.logits, found.margin
 
     want = attack(p.to("cpu"), "dense")
     assert_agree(attack(p, algorithm), want)
+    assert_agree(attack(p, algorithm, size=2.0**40), want)
     graph, outputs = captured(lambda: attack(p, algorithm))
     for output in outputs:
         output.zero_()
     graph.replay()
     assert_agree(outputs, want)
+
+
+@pytest.mark.parametrize("shape", SHAPES_BY_TORCH.values(), ids=SHAPES_BY_TORCH.keys())
+def test_gradients_with_products_by_torch(shape: dict[str, Any]) -> None:
+    p = problem(torch.float64, **shape)
+    for name in ("value", "value_and_grad", "parameter_grad"):
+        assert_agree(CALLS[name](p), CALLS[name](p.to("cpu")))
 
 
 # ---- precision -------------------------------------------------------------------------------------------------------
@@ -136,6 +160,8 @@ def test_tf32_is_used_where_torch_allows_it(shape: dict[str, Any], matmul: Any) 
 def test_torch_makes_large_products_by_bfloat16_with_tf32(algorithm: str, matmul: Any) -> None:
     if torch.cuda.get_device_capability() < (8, 0):
         pytest.skip("no tensor cores for bfloat16")
+    if not hasattr(ctypes.CDLL("libtorch_cuda.so"), "aoti_torch_cuda_mm_dtype_out"):
+        pytest.skip("this torch has no product of bfloat16 with float results to call")
     stored = problem(torch.bfloat16, **BY_TORCH)
     p = replace(stored, x=stored.x.float().sin(), cotangent=stored.cotangent.float())  # points of more than one piece
 

@@ -3,7 +3,8 @@
 // Everything is enqueued on the caller's stream and nothing else happens: no synchronisation, no allocation, no read
 // by the host, so that every call can be captured in a graph. The caller brings `workspace`, device memory of as many
 // bytes as the _workspace function beside each function says, and a library that large products are left to, if it has
-// one. Results are the same bits from run to run.
+// one: what that allocates, and what it needs before its first product can be captured, is its own matter. Results are the
+// same bits from run to run.
 //
 // The n×m matrix of pre-activations never exists: samples and neurons are taken in chunks, and the workspace stays
 // below kWorkspaceElements numbers of the compute type (64 MB in float32), or what a single sample and one number per

@@ -35,7 +35,7 @@ template <class T, int kSize> class RowStep : WalkedRow<T, kSize> {
     good = good && (!(end || follows) || see(margin));
     const bool rests = end || (threat.stop_early && !(margin > A(0)));
     const bool kept = good && (worst ? k == 0 || margin < saved.least : rests);
-    const double least = kept ? margin : saved.least;
+    const double least = kept ? margin : k == 0 ? 0 : saved.least;
     if (!good) this->spoil();
     if (kept) this->keep(margin);
     const bool walks = good && !rests;

@@ -2,6 +2,7 @@
 // kernel of ours does. Needs no CUDA header to include.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
@@ -51,7 +52,8 @@ struct Arithmetic {
   // Whether the library is to make a product of operands of which the right one is stored as T.
   template <class T>
   bool wants_library(std::int64_t networks, std::int64_t rows, std::int64_t columns, std::int64_t terms) const {
-    if (library.multiply == nullptr) return false;
+    constexpr std::int64_t kMost = (std::int64_t{1} << 30) - 1;  // a library may count in 31 bits; pieces are two
+    if (library.multiply == nullptr || std::max({networks, rows, columns, terms}) > kMost) return false;
     if (std::is_same_v<T, BFloat16> && (networks > 1 || !library.bfloat16)) return false;
     // A library's sums of bfloat16 are never exact: tensor cores cut them off. Simulated over 2100 terms, that alone is 7
     // times the error of torch's products of float, where a network stored in bfloat16, computed in float, may have 2.

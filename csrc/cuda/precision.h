@@ -8,7 +8,7 @@ namespace bk::cuda {
 
 enum class Precision : std::int32_t {
   exact,  // as float's own
-  tf32,   // what tf32 would give or better: each product to 2^-15 of its size (tf32: 2^-10)
+  tf32,   // each product to 2^-15 of its size by our kernels, by a library to 2^-10 as tf32 is
 };
 
 // Calls visit with the precision as a constant. T: how the left operand is stored; bfloat16 is exact as it is.

@@ -34,7 +34,7 @@ template <class L, class R> struct Product {
   Arithmetic arithmetic = {};
 };
 
-// out (lines × lines, per network) = lines · linesᵀ, the same bits on both sides of the diagonal.
+// out (lines × lines, per network) = lines · linesᵀ; by our kernels the same bits on both sides of the diagonal.
 template <class T> struct SymmetricProduct {
   Operand<T> lines;  // terms contiguous
   int64_t networks, count, terms;

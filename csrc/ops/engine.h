@@ -38,7 +38,7 @@ struct CpuEngine {
 
 #ifdef BK_WITH_CUDA
 // Everything goes to torch's current stream on x's device; the workspace comes from torch's allocator, so that calls
-// can be captured in a graph.
+// can be captured in a graph: those with products by torch once the thread has made one, as torch's own.
 class CudaEngine {
  public:
   explicit CudaEngine(const Tensor& x);

@@ -139,10 +139,29 @@ template <class T> void check_sizes() {
   }
 }
 
+// The same for a φ that is not homogeneous, with G known, so that its scale is a factor of every change of V.
+void check_known_scale() {
+  constexpr double kSize = 0x1p20;
+  AttackCase<double> attack = gram_case<double>({2, 5, 30, 20, 2, 3}, ActivationKind::tanh);
+  for (double& w : attack.problem.weight) w *= kSize;
+  for (double& x : attack.problem.x) x /= kSize;
+  attack.threat.step.value /= kSize;
+  attack.threat.radius.value /= kSize;
+  attack.with_gram();
+  attack.check("gram known, W of another size");
+  attack.threat.keep = Keep::worst;
+  attack.with_start();
+  for (std::size_t i = 0; i < attack.start.size(); ++i) {
+    attack.start[i] = attack.problem.x[i] + (attack.start[i] - attack.problem.x[i]) / kSize;
+  }
+  attack.check("gram known, W of another size, worst");
+}
+
 void run() {
   engine::check_gram_limits();
-  check_turns();
+  check_known_scale();
   check_cancellation();
+  check_turns();
   check_shapes<double>();
   check_shapes<float>();
   check_shapes<BFloat16>();
