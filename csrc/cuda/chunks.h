@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
-#include <type_traits>
 
 #include "engine.h"
 #include "launch.cuh"
@@ -41,24 +40,13 @@ template <class T> int64_t head_groups(const Network<T>& network) {
   return at_least_one(ceil_div(network.heads, kTile));
 }
 
-// Rows of one network at a time. Where W is bfloat16, x is cut in pieces once more for every range of neurons, and each
-// range leaves two parts of gx (multiply_xw_pieces): rows are then fewer, so that ranges are longer; fewer again where
-// pieces of x would not fit.
-template <class T> int64_t rows_at_once(const Network<T>& network) {
-  const int64_t rows = at_least_one(chunk_limits.rows / head_groups(network));
-  if (!std::is_same_v<T, BFloat16> || network.networks > 1) return rows;
-  const int64_t by_neurons = std::max(rows / 4, chunk_limits.gated / 2 / at_least_one(network.neurons));
-  const int64_t by_pieces = std::max(rows / 32, chunk_limits.gated / at_least_one(network.dim));
-  return at_least_one(std::min({rows, by_neurons, by_pieces}));
-}
-
 // The largest chunk that for_each_chunk makes, with which the workspace is laid out.
 // `copies_x`: the algorithm keeps copies of x.
 template <class T> Chunk largest_chunk(const Network<T>& network, int64_t samples, bool copies_x = false) {
   const int64_t rows = at_least_one(chunk_limits.rows / head_groups(network)), patches = network.patches;
   const int64_t state = copies_x ? chunk_limits.state : std::numeric_limits<int64_t>::max();
   const int64_t by_state = at_least_one(state / at_least_one(patches * network.dim));
-  const int64_t most = at_least_one(std::min(rows_at_once(network) / patches, by_state));
+  const int64_t most = at_least_one(std::min(rows / patches, by_state));
   if (samples >= most) return {0, std::min<int64_t>(network.networks, 1), 0, most};
 
   int64_t networks = rows / at_least_one(whole_tiles(samples * patches));
@@ -66,11 +54,10 @@ template <class T> Chunk largest_chunk(const Network<T>& network, int64_t sample
   return {0, std::min(network.networks, at_least_one(networks)), 0, samples};
 }
 
-// Neurons per range, for every chunk of a call. Two parts of H take twice the room of U.
+// Neurons per range, for every chunk of a call.
 template <class T> int64_t neurons_per_range(const Network<T>& network, const Chunk& most) {
   const int64_t rows = most.networks * whole_tiles(most.samples * network.patches);
-  const int64_t gated = chunk_limits.gated / (std::is_same_v<T, BFloat16> && most.networks == 1 ? 2 : 1);
-  return std::min(network.neurons, whole_tiles_below(gated / head_groups(network) / at_least_one(rows)));
+  return std::min(network.neurons, whole_tiles_below(chunk_limits.gated / head_groups(network) / at_least_one(rows)));
 }
 
 template <class Visit> int for_each_chunk(int64_t networks, int64_t samples, const Chunk& most, Visit&& visit) {

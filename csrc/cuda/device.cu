@@ -41,12 +41,6 @@ bool splits_floats_well(int device) {
   return (major == 8 && minor == 0) || major == 9 || major == 10;
 }
 
-bool multiplies_bfloat16(int device) {
-  int major = 0;
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  return major >= 8;
-}
-
 const char* error_string(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
 
 bool is_no_kernel_image(int error) { return error == cudaErrorNoKernelImageForDevice; }

@@ -9,9 +9,8 @@
 // The n×m matrix of pre-activations never exists: samples and neurons are taken in chunks, and the workspace stays
 // below kWorkspaceElements numbers of the compute type (64 MB in float32), or what a single sample and one number per
 // neuron need; Algorithm::half_sparse keeps the gates as bits, of 64 rows at least, for which it takes up to eight numbers
-// per neuron, and a quarter more in all where W is bfloat16. In neuron space (Algorithm::gram) it is m² numbers for G,
-// unless that is given, and for a chunk of at most kWorkspaceElements / 4 pre-activations 7 + k arrays of their size, one
-// more with a start, three more where W is bfloat16.
+// per neuron. In neuron space (Algorithm::gram) it is m² numbers for G, unless that is given, and for a chunk of at most
+// kWorkspaceElements / 4 pre-activations 7 + k arrays of their size, one more with a start.
 //
 // All pointers are device pointers; shapes and meanings are those of csrc/model. T: float, double, BFloat16 (how W is
 // stored); A: float, double. A function returns 0 or a cudaError_t.
@@ -77,9 +76,6 @@ int use_device(int device);
 // Whether six products of bfloat16 on the device's tensor cores take less time than one of float without them: where they
 // are more than about ten times as fast, as on cards for data centres. On others half of that, or there are none.
 bool splits_floats_well(int device);
-
-// Whether its tensor cores multiply bfloat16.
-bool multiplies_bfloat16(int device);
 
 // What the library was compiled for, as in "7.5 8.0 9.0 10.0".
 const char* built_architectures();

@@ -66,9 +66,9 @@ GramMemory<T> take_gram_memory(Arena& arena, const Network<T>& network, const Ch
   memory.cotangent = arena.take<A>(rows * network.heads);
   memory.good = arena.take<std::int32_t>(rows);
   const int64_t lines = most.samples * network.patches;
-  memory.parts = arena.take<A>(
-      std::max({symmetric_workspace<T>(networks, m, d), product_workspace<T>(networks, lines, m, d),
-                product_workspace<T>(networks, lines, d, m), product_workspace<A>(networks, lines, m, m)}));
+  memory.parts =
+      arena.take<A>(std::max({symmetric_workspace<T>(networks, m, d), product_workspace(networks, lines, m, d),
+                              product_workspace(networks, lines, d, m), product_workspace(networks, lines, m, m)}));
   return memory;
 }
 

@@ -21,7 +21,7 @@ template <class T> Chunk half_sparse_chunk(const Network<T>& network, int64_t sa
 template <class A> struct HalfSparseMemory {
   int64_t slabs, neurons;  // neurons: most in a range
   A *norms, *x, *delta, *f, *cotangent, *gradient, *scale, *g;
-  A* hidden;  // H of a range where a library makes it; U at the first iterate, and behind it what its product needs
+  A* hidden;  // H of a range where a library makes it; U at the first iterate
   A *value_parts, *scale_parts, *parts;
   double *changes, *most, *change_parts;
   GateBits bits;
@@ -47,14 +47,12 @@ HalfSparseMemory<Compute<T>> take_half_sparse_memory(Arena& arena, const Network
   memory.gradient = arena.take<A>(points);
   memory.scale = arena.take<A>(rows);
   memory.g = arena.take<A>(points);
-  const int64_t pieces = std::is_same_v<T, BFloat16> ? pieces_workspace(lines_per_network, d, memory.neurons) : 0;
-  memory.hidden = arena.take<A>(std::max(hidden_workspace<T>(networks, lines_per_network, memory.neurons, d),
-                                         whole_tiles(networks * lines_per_network * memory.neurons) + pieces));
+  memory.hidden = arena.take<A>(hidden_workspace(networks, lines_per_network, memory.neurons, d));
   memory.value_parts = arena.take<A>(tiles * lines);
   memory.scale_parts = arena.take<A>(tiles * lines);
   memory.parts =
-      arena.take<A>(std::max({memory.slabs * points, points, product_workspace<A>(networks, lines_per_network, m, d),
-                              product_workspace<A>(networks, lines_per_network, d, m)}));
+      arena.take<A>(std::max({memory.slabs * points, points, product_workspace(networks, lines_per_network, m, d),
+                              product_workspace(networks, lines_per_network, d, m)}));
   memory.changes = arena.take<double>(rows);
   memory.most = arena.take<double>(rows);
   memory.change_parts = arena.take<double>(memory.slabs * lines);
@@ -182,7 +180,7 @@ template <class T> class HalfSparseChunk {
                                 lines * d,
                                 layer.first_neuron > 0,
                                 layer.arithmetic};
-    return multiply_uw<A, T>(product, memory_.hidden + whole_tiles(lines * layer.neurons), stream_);
+    return multiply_uw<A, T>(product, nullptr, stream_);
   }
 
   int find_gradients(bool first) {

@@ -56,11 +56,11 @@ int hidden_and_gates(const Hidden<T>& layer, const GateBits& bits, Compute<T>* p
 template <class T>
 bool library_makes_hidden(const Arithmetic& arithmetic, int64_t networks, int64_t rows, int64_t neurons, int64_t dim) {
   constexpr int64_t kLeastTerms = sizeof(Compute<T>) == sizeof(float) ? 256 : 32;
-  return dim >= kLeastTerms && left_to_library<T>(arithmetic, networks, rows, neurons, dim);
+  return dim >= kLeastTerms && arithmetic.template wants_library<T>(networks, rows, neurons, dim);
 }
 
-template <class T> int64_t hidden_workspace(int64_t networks, int64_t rows, int64_t neurons, int64_t dim) {
-  return std::max(networks * rows * neurons, product_workspace<T>(networks, rows, neurons, dim));
+inline int64_t hidden_workspace(int64_t networks, int64_t rows, int64_t neurons, int64_t dim) {
+  return std::max(networks * rows * neurons, product_workspace(networks, rows, neurons, dim));
 }
 
 }  // namespace bk::cuda

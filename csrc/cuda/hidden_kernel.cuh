@@ -308,15 +308,10 @@ int split_hidden(const Hidden<T>& layer, Compute<T>* parts, cudaStream_t stream,
       layer.arithmetic,
   };
   if (library_makes_hidden<T>(layer.arithmetic, net.networks, layer.rows(), layer.neurons, net.dim)) {
-    if constexpr (std::is_same_v<T, BFloat16>) {
-      BK_TRY(multiply_xw_pieces(product, stream));
-      return launch_hidden(parts, 2);
-    } else {
-      if (layer.gated != nullptr)
-        product.out = layer.gated;  // a thread reads its numbers of H before it writes those of U
-      BK_TRY(multiply_xw(product, nullptr, stream));
-      return launch_hidden(product.out, 1);
-    }
+    if (layer.gated != nullptr)
+      product.out = layer.gated;  // a thread reads its numbers of H before it writes those of U
+    BK_TRY(multiply_xw(product, nullptr, stream));
+    return launch_hidden(product.out, 1);
   }
   const int splits = split_count(net.networks, layer.rows(), layer.neurons, net.dim);
   if (splits == 1) return launch_hidden(nullptr, 0);

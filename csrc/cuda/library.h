@@ -21,11 +21,9 @@ struct LibraryMatrix {
 enum class LibraryNumbers : std::int32_t {
   float32,  // at the precision that the library is set to
   float64,
-  bfloat16,  // the operands alone: sums and results are float
 };
 
-// out (rows × columns, per network) = left (rows × terms) · right (terms × columns), added to out where `accumulate`,
-// which is never asked of bfloat16, nor are several networks.
+// out (rows × columns, per network) = left (rows × terms) · right (terms × columns), added to out where `accumulate`.
 struct LibraryProduct {
   LibraryNumbers numbers;
   std::int64_t networks, rows, columns, terms;
@@ -41,7 +39,6 @@ struct Library {
   const void* context = nullptr;
   double least_flops = 0;     // of the products it is asked for: a smaller one is made before a library has begun
   bool exact_floats = false;  // whether it is the faster for exact products of float too, and not with tf32 alone
-  bool bfloat16 = false;      // whether it makes products of bfloat16, on tensor cores
 };
 
 // How products are made.
@@ -52,13 +49,10 @@ struct Arithmetic {
   // Whether the library is to make a product of operands of which the right one is stored as T.
   template <class T>
   bool wants_library(std::int64_t networks, std::int64_t rows, std::int64_t columns, std::int64_t terms) const {
-    constexpr std::int64_t kMost = (std::int64_t{1} << 30) - 1;  // a library may count in 31 bits; pieces are two
+    constexpr std::int64_t kMost = (std::int64_t{1} << 31) - 1;  // a library may count in 31 bits
     if (library.multiply == nullptr || std::max({networks, rows, columns, terms}) > kMost) return false;
-    if (std::is_same_v<T, BFloat16> && (networks > 1 || !library.bfloat16)) return false;
-    // A library's sums of bfloat16 are never exact: tensor cores cut them off. Simulated over 2100 terms, that alone is 7
-    // times the error of torch's products of float, where a network stored in bfloat16, computed in float, may have 2.
-    const bool exact = std::is_same_v<T, float> && library.exact_floats;
-    if (std::is_same_v<Compute<T>, float> && precision == Precision::exact && !exact) return false;
+    if (std::is_same_v<T, BFloat16>) return false;  // there is none of float by bfloat16
+    if (std::is_same_v<T, float> && precision == Precision::exact && !library.exact_floats) return false;
     const double flops = 2.0 * static_cast<double>(networks) * static_cast<double>(rows) *
                          static_cast<double>(columns) * static_cast<double>(terms);
     return flops > 0 && flops >= library.least_flops;

@@ -26,34 +26,16 @@ __global__ void __launch_bounds__(kThreads)
   for_each_number(blockIdx.x % blocks, size, [=](int64_t i) { mine[i] *= scale; });
 }
 
-__device__ inline void put(float& out, float value) { out = value; }
-__device__ inline void put(double& out, double value) { out = value; }
-__device__ inline void put(BFloat16& out, float value) { out = nearest_bfloat16(value); }
-
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     copy_kernel(const Operand<T> lines, const int64_t blocks, const int64_t count, const int64_t first,
                 const int64_t terms, T* out) {
-  using A = Compute<T>;
   const int64_t network = blockIdx.x / blocks;
-  const A scale = lines.scale == nullptr ? A(1) : lines.scale[network];
+  const T scale = lines.scale == nullptr ? T(1) : lines.scale[network];
   const T* from = lines.data + network * lines.network_stride + first;
   T* to = out + network * count * terms;
   for_each_number(blockIdx.x % blocks, count * terms,
-                  [=](int64_t i) { put(to[i], scale * widen(from[i / terms * lines.stride + i % terms])); });
-}
-
-__global__ void __launch_bounds__(kThreads) pieces_kernel(const Operand<float> lines, const int64_t blocks,
-                                                          const int64_t rows, const int64_t terms, BFloat16* pieces) {
-  const int64_t row = blockIdx.x / blocks;
-  const float* from = lines.data + row * lines.stride;
-  BFloat16 *first = pieces + row * terms, *second = first + rows * terms;
-  for_each_number(blockIdx.x % blocks, terms, [=](int64_t i) {
-    const float value = from[i];
-    const BFloat16 nearest = nearest_bfloat16(value);
-    first[i] = nearest;
-    second[i] = nearest_bfloat16(value - widen(nearest));
-  });
+                  [=](int64_t i) { to[i] = scale * from[i / terms * lines.stride + i % terms]; });
 }
 
 }  // namespace
@@ -72,15 +54,9 @@ int copy_scaled(const Operand<T>& lines, int64_t networks, int64_t count, int64_
   return launch(copy_kernel<T>, networks * blocks, stream, lines, blocks, count, first, terms, out);
 }
 
-int write_pieces(const Operand<float>& lines, int64_t rows, int64_t terms, BFloat16* pieces, cudaStream_t stream) {
-  const int64_t blocks = blocks_of(terms);
-  return launch(pieces_kernel, rows * blocks, stream, lines, blocks, rows, terms, pieces);
-}
-
 template int scale_networks(float*, int64_t, int64_t, int64_t, const float*, cudaStream_t);
 template int scale_networks(double*, int64_t, int64_t, int64_t, const double*, cudaStream_t);
 template int copy_scaled(const Operand<float>&, int64_t, int64_t, int64_t, int64_t, float*, cudaStream_t);
 template int copy_scaled(const Operand<double>&, int64_t, int64_t, int64_t, int64_t, double*, cudaStream_t);
-template int copy_scaled(const Operand<BFloat16>&, int64_t, int64_t, int64_t, int64_t, BFloat16*, cudaStream_t);
 
 }  // namespace bk::cuda

@@ -19,9 +19,9 @@ PassMemory<Compute<T>> take_pass_memory(Arena& arena, const Network<T>& network,
     memory.bias_parts = arena.take<A>(row_tiles * chunk.networks * neurons);
   }
 
-  int64_t split = hidden_workspace<T>(chunk.networks, rows, neurons, network.dim);
-  if (kind.input_grad) split = std::max(split, product_workspace<T>(chunk.networks, rows, network.dim, neurons));
-  if (kind.parameter_grad) split = std::max(split, product_workspace<A>(chunk.networks, neurons, network.dim, rows));
+  int64_t split = hidden_workspace(chunk.networks, rows, neurons, network.dim);
+  if (kind.input_grad) split = std::max(split, product_workspace(chunk.networks, rows, network.dim, neurons));
+  if (kind.parameter_grad) split = std::max(split, product_workspace(chunk.networks, neurons, network.dim, rows));
   memory.split_parts = arena.take<A>(split);
   return memory;
 }

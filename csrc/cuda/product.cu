@@ -174,11 +174,10 @@ int launch_product(const Product<L, R>& product, int splits, cudaStream_t stream
 }
 
 template <class T>
-constexpr LibraryNumbers kLibraryNumbers = std::is_same_v<T, BFloat16>  ? LibraryNumbers::bfloat16
-                                           : sizeof(T) == sizeof(float) ? LibraryNumbers::float32
-                                                                        : LibraryNumbers::float64;
+constexpr LibraryNumbers kLibraryNumbers =
+    sizeof(T) == sizeof(float) ? LibraryNumbers::float32 : LibraryNumbers::float64;
 
-template <class R> int scale_result(const Product<Compute<R>, R>& product, cudaStream_t stream) {
+template <class A> int scale_result(const Product<A, A>& product, cudaStream_t stream) {
   if (product.right.scale == nullptr) return cudaSuccess;
   return scale_networks(product.out, product.networks, product.rows * product.columns, product.out_network_stride,
                         product.right.scale, stream);
@@ -203,37 +202,19 @@ template <bool kLeftTerms, bool kRightTerms, class E> int multiply_by_library(co
   return library.multiply(library.context, asked);
 }
 
-// One product of twice the rows, [x0; x1] W. Its parts go to product.out, and behind them are the pieces.
-template <bool kRightTerms> int multiply_pieces(const Product<float, BFloat16>& product, cudaStream_t stream) {
-  const int64_t rows = product.rows, columns = product.columns, terms = product.terms;
-  auto* pieces = reinterpret_cast<BFloat16*>(product.out + whole_tiles(2 * rows * columns));
-  BK_TRY(write_pieces(product.left, rows, terms, pieces, stream));
-  const Product<BFloat16, BFloat16> stacked{
-      {pieces, 0, terms}, product.right, 1, 2 * rows, columns, terms, product.out, 0, false, product.arithmetic};
-  return multiply_by_library<true, kRightTerms>(stacked);
-}
-
 // The left operand has no scale, nor has the right one of a product that is added to what is there.
 template <bool kLeftTerms, bool kRightTerms, class L, class R>
-int leave_to_library(const Product<L, R>& product, Compute<R>* parts, cudaStream_t stream) {
-  if constexpr (std::is_same_v<R, BFloat16>) {
-    static_assert(kLeftTerms, "pieces are of lines of contiguous terms");
-    Product<L, R> apart = product;
-    apart.out = parts;
-    BK_TRY(multiply_pieces<kRightTerms>(apart, stream));
-    BK_TRY(sum_parts(
-        PartSum<float>{parts, 2, 1, product.rows * product.columns, product.out, 0, product.accumulate, nullptr, 1},
-        stream));
-  } else {
-    BK_TRY((multiply_by_library<kLeftTerms, kRightTerms>(product)));
-  }
+int leave_to_library(const Product<L, R>& product, cudaStream_t stream) {
+  BK_TRY((multiply_by_library<kLeftTerms, kRightTerms>(product)));
   return scale_result(product, stream);
 }
 
 template <bool kLeftTerms, bool kRightTerms, class L, class R>
 int multiply_split(const Product<L, R>& product, Compute<R>* parts, cudaStream_t stream) {
-  if (left_to_library<R>(product.arithmetic, product.networks, product.rows, product.columns, product.terms)) {
-    return leave_to_library<kLeftTerms, kRightTerms>(product, parts, stream);
+  if constexpr (!std::is_same_v<R, BFloat16>) {
+    if (product.arithmetic.template wants_library<R>(product.networks, product.rows, product.columns, product.terms)) {
+      return leave_to_library<kLeftTerms, kRightTerms>(product, stream);
+    }
   }
   const int splits = split_count(product.networks, product.rows, product.columns, product.terms);
   if (splits == 1) return launch_product<kLeftTerms, kRightTerms>(product, 1, stream);
@@ -253,45 +234,20 @@ int64_t terms_at_once(int64_t networks, int64_t count, int64_t terms) {
   return std::min(terms, whole_tiles_below(chunk_limits.gated / at_least_one(networks * count)));
 }
 
-// A library adds nothing to a product of bfloat16. So many numbers of the workspace, before the panel, are for those of all
-// panels but the first.
-template <class T> int64_t panel_parts(int64_t count, int64_t terms) {
-  return std::is_same_v<T, BFloat16> && terms > terms_at_once(1, count, terms) ? whole_tiles(count * count) : 0;
-}
-
-template <class T> bool square_fits(int64_t count, int64_t terms) {
-  return panel_parts<T>(count, terms) <= chunk_limits.gated;
-}
-
 // For fewer networks too: their panels, longer ones, may fill what is left.
-template <class T> int64_t square_workspace(int64_t networks, int64_t count, int64_t terms) {
-  if (!square_fits<T>(count, terms)) return 0;
-  const int64_t panel = std::min(networks * count * terms, std::max(chunk_limits.gated, networks * count));
-  return panel_parts<T>(count, terms) + panel;
+int64_t square_workspace(int64_t networks, int64_t count, int64_t terms) {
+  return std::min(networks * count * terms, std::max(chunk_limits.gated, networks * count));
 }
 
-template <class T>
-int square_by_library(const SymmetricProduct<T>& product, Compute<T>* workspace, cudaStream_t stream) {
+template <class T> int square_by_library(const SymmetricProduct<T>& product, T* scaled, cudaStream_t stream) {
   const int64_t count = product.count, most = terms_at_once(product.networks, count, product.terms);
-  T* scaled = reinterpret_cast<T*>(workspace + panel_parts<T>(count, product.terms));
   for (int64_t first = 0; first < product.terms; first += most) {
     const int64_t terms = std::min(most, product.terms - first);
-    const bool apart = first > 0 && std::is_same_v<T, BFloat16>;
     BK_TRY(copy_scaled(product.lines, product.networks, count, first, terms, scaled, stream));
     const Operand<T> lines{scaled, count * terms, terms};
-    const Product<T, T> panel{lines,
-                              lines,
-                              product.networks,
-                              count,
-                              count,
-                              terms,
-                              apart ? workspace : product.out,
-                              count * count,
-                              first > 0 && !apart,
-                              product.arithmetic};
+    const Product<T, T> panel{lines, lines,       product.networks, count,     count,
+                              terms, product.out, count * count,    first > 0, product.arithmetic};
     BK_TRY((multiply_by_library<true, true>(panel)));
-    if (!apart) continue;
-    BK_TRY(sum_parts(PartSum<Compute<T>>{workspace, 1, 1, count * count, product.out, 0, true, nullptr, 1}, stream));
   }
   return cudaSuccess;
 }
@@ -311,21 +267,13 @@ int split_count(int64_t networks, int64_t rows, int64_t columns, int64_t terms) 
 int64_t terms_per_split(int64_t terms, int splits) { return ceil_div(ceil_div(terms, splits), kDepth) * kDepth; }
 
 // Split products have fewer than kWantedTiles tiles, and fewer than that again are added by rounding up.
-template <class T> int64_t product_workspace(int64_t networks, int64_t rows, int64_t columns, int64_t terms) {
-  const int64_t parts = parts_of(networks * rows * columns, terms, 2 * kWantedTiles);
-  return std::is_same_v<T, BFloat16> ? std::max(parts, pieces_workspace(rows, columns, terms)) : parts;
+int64_t product_workspace(int64_t networks, int64_t rows, int64_t columns, int64_t terms) {
+  return parts_of(networks * rows * columns, terms, 2 * kWantedTiles);
 }
 // As many are made here, and as many again are copies.
 template <class T> int64_t symmetric_workspace(int64_t networks, int64_t count, int64_t terms) {
-  return std::max(parts_of(networks * count * count, terms, 4 * kWantedTiles),
-                  square_workspace<T>(std::is_same_v<T, BFloat16> ? 1 : networks, count, terms));
-}
-
-int64_t pieces_workspace(int64_t rows, int64_t columns, int64_t terms) {
-  return whole_tiles(2 * std::min(rows * columns, chunk_limits.gated)) + std::min(rows * terms, chunk_limits.gated);
-}
-bool pieces_fit(int64_t rows, int64_t columns, int64_t terms) {
-  return rows * std::max(columns, terms) <= chunk_limits.gated;
+  const int64_t parts = parts_of(networks * count * count, terms, 4 * kWantedTiles);
+  return std::is_same_v<T, BFloat16> ? parts : std::max(parts, square_workspace(networks, count, terms));
 }
 
 template <class L, class R> int multiply_xw(const Product<L, R>& product, Compute<R>* parts, cudaStream_t stream) {
@@ -333,9 +281,6 @@ template <class L, class R> int multiply_xw(const Product<L, R>& product, Comput
 }
 template <class L, class R> int multiply_xw_parts(const Product<L, R>& product, int splits, cudaStream_t stream) {
   return launch_product<true, true>(product, splits, stream);
-}
-int multiply_xw_pieces(const Product<float, BFloat16>& product, cudaStream_t stream) {
-  return multiply_pieces<true>(product, stream);
 }
 template <class L, class R> int multiply_uw(const Product<L, R>& product, Compute<R>* parts, cudaStream_t stream) {
   return multiply_split<true, false>(product, parts, stream);
@@ -345,9 +290,10 @@ template <class A> int multiply_ux(const Product<A, A>& product, A* parts, cudaS
 }
 
 template <class T> int multiply_ww(const SymmetricProduct<T>& product, Compute<T>* parts, cudaStream_t stream) {
-  if (product.arithmetic.template wants_library<T>(product.networks, product.count, product.count, product.terms) &&
-      square_fits<T>(product.count, product.terms)) {
-    return square_by_library(product, parts, stream);
+  if constexpr (!std::is_same_v<T, BFloat16>) {
+    if (product.arithmetic.template wants_library<T>(product.networks, product.count, product.count, product.terms)) {
+      return square_by_library(product, parts, stream);
+    }
   }
   const int64_t tiles = product.networks * tiles_below(ceil_div(product.count, kTile));
   const int splits = splits_of(tiles, product.terms);
@@ -363,9 +309,6 @@ template <class T> int multiply_ww(const SymmetricProduct<T>& product, Compute<T
                    stream);
 }
 
-template int64_t product_workspace<float>(int64_t, int64_t, int64_t, int64_t);
-template int64_t product_workspace<double>(int64_t, int64_t, int64_t, int64_t);
-template int64_t product_workspace<BFloat16>(int64_t, int64_t, int64_t, int64_t);
 template int64_t symmetric_workspace<float>(int64_t, int64_t, int64_t);
 template int64_t symmetric_workspace<double>(int64_t, int64_t, int64_t);
 template int64_t symmetric_workspace<BFloat16>(int64_t, int64_t, int64_t);

@@ -47,25 +47,9 @@ int split_count(int64_t networks, int64_t rows, int64_t columns, int64_t terms);
 // Terms per split: a multiple of the panel's depth.
 int64_t terms_per_split(int64_t terms, int splits);
 
-// Numbers of workspace that suffice for this product, by a matrix that is stored as T, and for every smaller one: for
-// its parts, and with T = BFloat16 for the pieces that a library is given.
-template <class T> int64_t product_workspace(int64_t networks, int64_t rows, int64_t columns, int64_t terms);
+// Numbers of workspace that suffice for this product and for every smaller one.
+int64_t product_workspace(int64_t networks, int64_t rows, int64_t columns, int64_t terms);
 template <class T> int64_t symmetric_workspace(int64_t networks, int64_t count, int64_t terms);
-
-// X Wᵀ of one network as a library makes it, two parts (2, rows, columns): those of x0 and x1 where x = x0 + x1 to
-// 2^-17 |x|. Two pieces are enough where tf32 is allowed (precision.h), and it is asked for nothing else. product.out has
-// room for pieces_workspace(…) numbers.
-int multiply_xw_pieces(const Product<float, BFloat16>& product, cudaStream_t stream);
-// Where pieces fit, with the parts before them; no more where they do not.
-int64_t pieces_workspace(int64_t rows, int64_t columns, int64_t terms);
-bool pieces_fit(int64_t rows, int64_t columns, int64_t terms);
-
-// Whether a library makes a product by a matrix that is stored as T.
-template <class T>
-bool left_to_library(const Arithmetic& arithmetic, int64_t networks, int64_t rows, int64_t columns, int64_t terms) {
-  return arithmetic.wants_library<T>(networks, rows, columns, terms) &&
-         (!std::is_same_v<T, BFloat16> || pieces_fit(rows, columns, terms));
-}
 
 // The three roles, and W Wᵀ, of which only tiles on and below the diagonal are made. Terms are contiguous in memory on
 // both sides (X Wᵀ), on the left (U W), on neither (Uᵀ X).

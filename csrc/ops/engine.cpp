@@ -51,7 +51,6 @@ cuda::Arithmetic CudaEngine::arithmetic() const {
                                  torch_library(device_)};
   cuda::Library& library = arithmetic.library;
   library.exact_floats = !cuda::splits_floats_well(like_.get_device_index());
-  library.bfloat16 = library.bfloat16 && cuda::multiplies_bfloat16(like_.get_device_index());
   return arithmetic;
 }
 

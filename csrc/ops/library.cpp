@@ -16,14 +16,9 @@ constexpr double kLeastFlops = 1.3e8;
 using MultiplyOut = AOTITorchError (*)(AtenTensorHandle out, AtenTensorHandle self, AtenTensorHandle left,
                                        AtenTensorHandle right, double beta, double alpha);
 
-// out = left·right of matrices of bfloat16, in numbers of another type.
-using MultiplyTo = AOTITorchError (*)(AtenTensorHandle out, AtenTensorHandle left, AtenTensorHandle right,
-                                      std::int32_t out_type);
-
 // Of a device's half of torch: looked up by name, so that this library also loads where torch has no CUDA.
 struct Functions {
   MultiplyOut one, many;
-  MultiplyTo to_type;  // on CUDA alone
 
   Functions(const char* library, const std::string& device) {
     void* const loaded = dlopen(library, RTLD_LAZY | RTLD_NOLOAD);
@@ -33,7 +28,6 @@ struct Functions {
     };
     one = reinterpret_cast<MultiplyOut>(find("addmm"));
     many = reinterpret_cast<MultiplyOut>(find("baddbmm"));
-    to_type = reinterpret_cast<MultiplyTo>(find("mm_dtype"));
   }
 };
 
@@ -54,32 +48,16 @@ Tensor view(const Device& device, ScalarType type, const void* data, std::array<
                                   {strides.data() + left_out, strides.size() - left_out}, device, type);
 }
 
-struct Types {
-  ScalarType operands, out;
-};
-
-Types types_of(cuda::LibraryNumbers numbers) {
-  switch (numbers) {
-    case cuda::LibraryNumbers::float64: return {ScalarType::Double, ScalarType::Double};
-    case cuda::LibraryNumbers::bfloat16: return {ScalarType::BFloat16, ScalarType::Float};
-    default: return {ScalarType::Float, ScalarType::Float};
-  }
-}
-
 int multiply(const void* context, const cuda::LibraryProduct& p) {
   const Device& device = *static_cast<const Device*>(context);
   const Functions& functions = functions_of(device);
-  const Types types = types_of(p.numbers);
-  const auto matrix = [&](ScalarType type, const cuda::LibraryMatrix& m, std::int64_t rows, std::int64_t columns) {
+  const ScalarType type = p.numbers == cuda::LibraryNumbers::float64 ? ScalarType::Double : ScalarType::Float;
+  const auto matrix = [&](const cuda::LibraryMatrix& m, std::int64_t rows, std::int64_t columns) {
     return view(device, type, m.data, {p.networks, rows, columns}, {m.network_stride, m.row_stride, m.column_stride});
   };
-  const Tensor left = matrix(types.operands, p.left, p.rows, p.terms);
-  const Tensor right = matrix(types.operands, p.right, p.terms, p.columns);
-  const Tensor out = matrix(types.out, {p.out, p.out_network_stride, p.columns, 1}, p.rows, p.columns);
-  if (p.numbers == cuda::LibraryNumbers::bfloat16) {
-    TORCH_ERROR_CODE_CHECK(functions.to_type(out.get(), left.get(), right.get(), aoti_torch_dtype_float32()));
-    return 0;
-  }
+  const Tensor left = matrix(p.left, p.rows, p.terms);
+  const Tensor right = matrix(p.right, p.terms, p.columns);
+  const Tensor out = matrix({p.out, p.out_network_stride, p.columns, 1}, p.rows, p.columns);
   const MultiplyOut multiply_out = p.networks == 1 ? functions.one : functions.many;
   TORCH_ERROR_CODE_CHECK(multiply_out(out.get(), out.get(), left.get(), right.get(), p.accumulate ? 1 : 0, 1));
   return 0;
@@ -90,7 +68,7 @@ int multiply(const void* context, const cuda::LibraryProduct& p) {
 cuda::Library torch_library(const Device& device) {
   const Functions& functions = functions_of(device);
   if (functions.one == nullptr || functions.many == nullptr) return {};
-  return {multiply, &device, kLeastFlops, false, functions.to_type != nullptr};
+  return {multiply, &device, kLeastFlops};
 }
 
 }  // namespace bk::ops

@@ -9,18 +9,17 @@ namespace bk::test {
 struct HostLibrary {
   mutable std::int64_t calls = 0;
 
-  // All products that a library may be asked for, whatever their size; of bfloat16 with tf32 alone.
+  // All products that a library may be asked for, whatever their size.
   cuda::Arithmetic arithmetic(cuda::Precision precision = cuda::Precision::exact) const {
-    return {precision, {multiply, this, 0, true, true}};
+    return {precision, {multiply, this, 0, true}};
   }
 
  private:
-  template <class E> static void multiply_as(const cuda::LibraryProduct& p) {
+  template <class A> static void multiply_as(const cuda::LibraryProduct& p) {
     const auto at = [](const cuda::LibraryMatrix& matrix, std::int64_t network, std::int64_t i, std::int64_t j) {
       const std::int64_t index = network * matrix.network_stride + i * matrix.row_stride + j * matrix.column_stride;
-      return static_cast<double>(widen(static_cast<const E*>(matrix.data)[index]));
+      return static_cast<double>(static_cast<const A*>(matrix.data)[index]);
     };
-    using A = Compute<E>;
     for (std::int64_t network = 0; network < p.networks; ++network) {
       A* out = static_cast<A*>(p.out) + network * p.out_network_stride;
       for (std::int64_t row = 0; row < p.rows; ++row) {
@@ -43,9 +42,6 @@ struct HostLibrary {
     switch (product.numbers) {
       case cuda::LibraryNumbers::float32: multiply_as<float>(product); break;
       case cuda::LibraryNumbers::float64: multiply_as<double>(product); break;
-      case cuda::LibraryNumbers::bfloat16:
-        expect(product.networks == 1 && !product.accumulate, "a library is asked too much of bfloat16");
-        multiply_as<BFloat16>(product);
     }
     return 0;
   }

@@ -1,8 +1,6 @@
 // The tiled product in its three roles, and the sums over parts, against plain loops.
 #include "../cuda/product.cuh"
 
-#include <utility>
-
 #include "../cuda/chunks.h"
 #include "emulated.h"
 #include "host_library.h"
@@ -34,9 +32,6 @@ template <class E> struct Matrix {
         values[offset + network * lines * terms + (terms_contiguous ? line * terms + term : term * lines + line)]);
   }
 };
-
-// What a library needs to be asked for products by E.
-template <class E> constexpr Precision kAllowed = std::is_same_v<E, BFloat16> ? Precision::tf32 : Precision::exact;
 
 enum class Role { xw, uw, ux };
 
@@ -81,7 +76,7 @@ void check(Role role, std::int64_t networks, std::int64_t rows, std::int64_t col
   }
   const auto produce = [&] {
     std::vector<A> out(want.size(), A(1));
-    const std::int64_t needed = cuda::product_workspace<E>(networks, rows, columns, terms);
+    const std::int64_t needed = cuda::product_workspace(networks, rows, columns, terms);
     auto parts = unwritten<A>(std::max<std::int64_t>(needed, static_cast<std::int64_t>(out.size())));
     const Product<A, E> product{left.operand(), right.operand(), networks,       rows, columns,
                                 terms,          out.data(),      rows * columns, true, arithmetic};
@@ -107,46 +102,25 @@ template <class A> void check_library(Role role) {
   expect(library.calls == 4, "a library makes the products that are left to it");  // in two orders of the threads
 }
 
-// In pieces of bfloat16, where there is one network, and room.
-void check_pieces(Role role) {
-  const HostLibrary library;
-  const Arithmetic allowed = library.arithmetic(Precision::tf32);
-  check<float, BFloat16>(role, 1, 65, 3, 37, 0, allowed);
-  check<float, BFloat16>(role, 1, 5, 70, 18, 1, allowed);
-  check<float, BFloat16>(role, 1, 1, 1, 1, 0, allowed);
-  check<float, BFloat16>(role, 1, 3, 2, 4500, 0, allowed);  // more than a block's share of a line
-  cuda::chunk_limits.gated = 5 * 70;
-  check<float, BFloat16>(role, 1, 5, 70, 18, 0, allowed);
-  check<float, BFloat16>(role, 1, 5, 18, 70, 0, allowed);
-  expect(library.calls == 12, "a library makes the products of pieces");
-  cuda::chunk_limits.gated = 5 * 70 - 1;
-  check<float, BFloat16>(role, 1, 5, 70, 18, 0, allowed);
-  check<float, BFloat16>(role, 1, 5, 18, 70, 0, allowed);
-  cuda::chunk_limits = cuda::kChunkLimits;
-  check<float, BFloat16>(role, 2, 5, 70, 18, 0, allowed);
-  expect(library.calls == 12, "a library is given several networks, or pieces for which there is no room");
-}
-
 // A scale of the right operand, which a library knows nothing of, in rows with others between the networks.
-template <class E> void check_scaled(std::int64_t networks) {
-  using A = Compute<E>;
+template <class A> void check_scaled(std::int64_t networks) {
   Random random(3);
   const std::int64_t rows = 70, columns = 65, terms = 6, stride = rows * columns + 5;
   const Matrix<A> left(random, networks, rows, terms, true);
-  const Matrix<E> right(random, networks, columns, terms, true);
+  const Matrix<A> right(random, networks, columns, terms, true);
   const std::vector<A> scales = {A(0.25), A(1)};
-  Operand<E> scaled = right.operand();
+  Operand<A> scaled = right.operand();
   scaled.scale = scales.data();
   const auto run = [&](const Arithmetic& arithmetic) {
     std::vector<A> out(networks * stride, 7);
-    auto parts = unwritten<A>(cuda::product_workspace<E>(networks, rows, columns, terms));
-    const Product<A, E> product{left.operand(), scaled,     networks, rows,  columns,
+    auto parts = unwritten<A>(cuda::product_workspace(networks, rows, columns, terms));
+    const Product<A, A> product{left.operand(), scaled,     networks, rows,  columns,
                                 terms,          out.data(), stride,   false, arithmetic};
     expect_launched(cuda::multiply_xw(product, parts.data(), nullptr), "a scaled product");
     return out;
   };
   const HostLibrary library;
-  const std::vector<A> got = run(library.arithmetic(kAllowed<E>));
+  const std::vector<A> got = run(library.arithmetic());
   expect(library.calls == 1, "a library makes scaled products");
   expect_close("a scaled product by a library", got, widened(run({})), sizeof(A) == 4 ? 1e-5 : 1e-13);
 }
@@ -216,19 +190,6 @@ template <class T> void check_symmetric_library() {
   }
 }
 
-// The same of bfloat16: its panels are summed where there is room for a product of their own.
-void check_symmetric_pieces() {
-  const std::pair<std::int64_t, std::int64_t> calls_of[] = {{cuda::kChunkLimits.gated, 2}, {700, 6}, {447, 0}};
-  for (const auto& [gated, calls] : calls_of) {
-    cuda::chunk_limits.gated = gated;
-    const HostLibrary library;
-    check_symmetric<BFloat16>(1, 21, 70, library.arithmetic(Precision::tf32), 3);
-    check_symmetric<BFloat16>(3, 21, 37, library.arithmetic(Precision::tf32));
-    expect(library.calls == calls, "W Wᵀ of bfloat16 is made by a library, in panels");
-    cuda::chunk_limits = cuda::kChunkLimits;
-  }
-}
-
 // Float products are as good as float's own: one term to an ulp or two, and long sums far better than one after another.
 // Measured: 2.1 with one term, 6.7 with 1000; without the products of order 2^-16 it would be 128. Where tf32 is allowed
 // each product is within 2^-15 of its size: 2^-17 for what is left of either factor, 2^-16 for the product left out.
@@ -284,10 +245,8 @@ int main() {
   using namespace bk;
   using bk::test::Role;
   test::check_sum_parts();
-  for (const Role role : {Role::xw, Role::uw}) test::check_pieces(role);
+  test::check_scaled<float>(2);
   test::check_scaled<double>(2);
-  test::check_scaled<BFloat16>(1);
-  test::check_symmetric_pieces();
   test::check_symmetric_library<float>();
   test::check_symmetric_library<double>();
   for (const Role role : {Role::xw, Role::uw, Role::ux}) {
