@@ -29,7 +29,7 @@ _CXX = "-std=c++17 -O3 -fPIC -fvisibility=hidden -fvisibility-inlines-hidden"
 _CXX += " -fno-math-errno -fno-trapping-math -Wall -Wextra"
 # ptxas tells of spills and local arrays; BENIGN_KERNELS_WERROR=1 makes that and the host compiler's warnings errors.
 _NVCC = "-std=c++17 -O3 --expt-relaxed-constexpr -Xcompiler=-fPIC,-fvisibility=hidden,-Wall"
-_NVCC += " -Xptxas=--warn-on-spills,--warn-on-local-memory-usage"
+_NVCC += " -Xfatbin=-compress-all -Xptxas=--warn-on-spills,--warn-on-local-memory-usage"
 
 
 class BuildError(RuntimeError):

@@ -214,5 +214,5 @@ def test_a_failing_compiler_is_one_sentence(small_tree, monkeypatch):
 
 
 def test_library_is_small_and_module_is_for_this_python():
-    assert (PACKAGE / native.LIBRARY).stat().st_size <= 30 * 2**20
+    assert (PACKAGE / native.LIBRARY).stat().st_size <= 15 * 2**20
     assert (PACKAGE / native.MODULE).exists()
