@@ -15,7 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.slow  # a minute of compiling
 CSRC = Path(__file__).parents[1] / "csrc"
-FLAGS = ["-std=c++17", "-O1", "-w", "-fsanitize=address"]
+FLAGS = ["-std=c++17", "-O1", "-w", "-fsanitize=address,alignment", "-fno-sanitize-recover=alignment"]
 LINK_FLAGS = ["-fsanitize=address,undefined"]  # what the mutants are linked with has both
 
 
@@ -33,6 +33,7 @@ KERNELS = {
     "pgd_step": ("pgd_step_test", "pgd_step"),
     "product": ("product_test", "product"),
     "hidden": ("hidden_test", "hidden_float64"),
+    "hidden_float": ("hidden_test", "hidden_float32"),
     "gram_walk": ("gram_test", "gram_walk"),
     "gram_steps": ("gram_test", "gram_steps_float64"),
 }
@@ -49,28 +50,39 @@ MUTANTS = [
     Mutant("a shuffle reads the wrong lane", *TEAM, "distance /= 2", "distance -= 3"),
     Mutant("a row is read one too far", *TEAM, "i < count", "i <= count"),
     Mutant("a row begins one too late", *TEAM, "int64_t i = lane();", "int64_t i = lane() + 1;"),
-    Mutant("a panel is read before its barrier", *MULTIPLY, "__syncthreads();\n    left", "left"),
+    Mutant("a panel is read before its barrier", *MULTIPLY, "store(0);\n  __syncthreads();", "store(0);"),
     Mutant("a panel is overwritten before its barrier", *MULTIPLY, "    __syncthreads();\n  }\n", "  }\n"),
+    Mutant("a panel is stored where another is read", *MULTIPLY, "panels[panel % 2].left);", "panels[0].left);"),
+    Mutant("a tile is staged before its barrier", *MULTIPLY, "if (kAcross > 1) __syncthreads();", ""),
+    Mutant("a tile outside the layer is summed", "hidden_float", "multiply.cuh", "place.row() >= rows || ", ""),
     Mutant("a panel is read one too deep", *PLAIN, "term < kDepth", "term <= kDepth"),
     Mutant("a tile is read before its barrier", *SPLIT, "    __syncthreads();\n#pragma", "#pragma"),
-    Mutant("a piece of a number is forgotten", *SPLIT, "      value -= widen", "      widen"),
+    Mutant("a piece of a number is forgotten", *SPLIT, "value.v[2 * half] -= widen", "widen"),
+    Mutant(
+        "the last rows are left out", *SPLIT, "ceil_div(rows - row(0), LeftFragment::kLines)", "(rows - row(0)) / 16"
+    ),
+    Mutant("all warps stage all tiles", *SPLIT, "row(0) / kTile == tile_row_of_side", "true"),
     Mutant("the smallest products are left out", *SPLIT, "order = kPieces - 1", "order = kPieces - 2"),
     Mutant("the precision is not heard", "product", "precision.h", "precision == Precision::tf32", "false"),
     Mutant("warps share their columns", *SPLIT, "% kWarpsAcross", "% (kWarpsAcross - 1)"),
-    Mutant("an operand is read one line too far", *TILE, "line_of(i) < lines", "line_of(i) <= lines"),
-    Mutant("an operand is read one term too far", *TILE, "left >= 2 ? data_", "left >= 1 ? data_"),
-    Mutant("pairs are read where they are not aligned", *TILE, "% sizeof(Pair<E>) == 0", "% sizeof(E) == 0"),
-    Mutant("half a fragment is not turned", "product", "fragment.cuh", "turned(first + 8)", "turned(first)"),
+    Mutant("an operand is read one line too far", *TILE, "Mine::line(i) < lines", "Mine::line(i) <= lines"),
+    Mutant("an operand is read one term too far", *TILE, "left > term ?", "left >= term ?"),
+    Mutant("quads are read where they are not aligned", *TILE, "% alignof(Quad<E>) == 0", "% sizeof(E) == 0"),
+    Mutant("half a fragment is read twice", "product", "fragment.cuh", "lane / 16 * 2", "0"),
     Mutant("a result is written one row too far", *PRODUCT, "row >= product.rows", "row > product.rows"),
     Mutant("parts are summed before their barrier", *PRODUCT, "__syncthreads();\n", "\n"),
-    Mutant("a mirrored tile is read before its barrier", *PRODUCT, "__syncthreads();\n\n  A* out", "A* out"),
-    Mutant("a mirrored tile overwrites panels in use", *PRODUCT, "tile);\n  __syncthreads();", "tile);"),
+    Mutant(
+        "a mirrored tile is read before its barrier",
+        *PRODUCT,
+        "__syncthreads();\n    const int along",
+        "const int along",
+    ),
     Mutant("both halves of a tile on the diagonal are made", *PRODUCT, "mirrored_row < mirrored", "-1 < mirrored"),
     Mutant("tiles below the diagonal are counted wrong", *PRODUCT, "q - tiles % 2", "q"),
     Mutant("a library is given its left operand turned", *PRODUCT, "kLeftTerms ? left.stride :", "kLeftTerms ? 1 :"),
     Mutant("a library is not told to add", *PRODUCT, "product.accumulate,\n  };", "false,\n  };"),
     Mutant("the scale of a library's product is forgotten", *PRODUCT, "product.right.scale == nullptr", "true"),
-    Mutant("panels for a library are not summed", *PRODUCT, "first > 0,\n", "false,\n"),
+    Mutant("panels for a library are not summed", *PRODUCT, "first > 0", "false"),
     Mutant("a number is scaled too many", *OPERANDS, "kThreads < size", "kThreads <= size"),
     Mutant("a row of a tile is summed over too many lanes", *HIDDEN, "distance = kLanes / 2", "distance = kLanes"),
     Mutant("columns are summed before their barrier", *HIDDEN, "__syncthreads();\n  const", "const"),

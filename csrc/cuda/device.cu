@@ -41,6 +41,13 @@ bool splits_floats_well(int device) {
   return (major == 8 && minor == 0) || major == 9 || major == 10;
 }
 
+int tensor_processors(int device) {
+  int major = 0, processors = 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+  return major < 8 ? 0 : processors;
+}
+
 const char* error_string(int error) { return cudaGetErrorString(static_cast<cudaError_t>(error)); }
 
 bool is_no_kernel_image(int error) { return error == cudaErrorNoKernelImageForDevice; }

@@ -77,6 +77,9 @@ int use_device(int device);
 // are more than about ten times as fast, as on cards for data centres. On others half of that, or there are none.
 bool splits_floats_well(int device);
 
+// Multiprocessors with tensor cores for bfloat16; 0 where they have none.
+int tensor_processors(int device);
+
 // What the library was compiled for, as in "7.5 8.0 9.0 10.0".
 const char* built_architectures();
 

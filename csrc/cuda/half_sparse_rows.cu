@@ -116,65 +116,50 @@ __global__ void __launch_bounds__(kThreads, kTeamBlocks) finish_kernel(const Hal
 
 // ---- a gradient from the gates of all neurons -----------------------------------------------------------------------
 
-// U at R = 1, from the gates; used as PanelLoader is, and with its places: two pairs of neighbouring terms per thread.
+// U at R = 1, from the gates; used as PanelLoader is.
 template <class T> class GateLoader {
  public:
   using A = Compute<T>;
 
   __device__ GateLoader(const HalfSparse<T>& p, const Place& at)
       : p_(p),
-        first_((at.network * p.lines_per_network() + at.row + line(0)) * gate_words(p.network.neurons)),
+        open_(p.bits.open +
+              (at.network * p.lines_per_network() + at.row() + Mine::line(0)) * gate_words(p.network.neurons)),
         head_(p.network.head + at.network * p.network.neurons),
-        next_(term()) {
-#pragma unroll
-    for (int i = 0; i < kPairs; ++i) inside_[i] = at.row + line(i) < p.lines_per_network();
-  }
+        inside_(at.row() + Mine::line(0) < p.lines_per_network()),
+        next_(kQuad * Mine::quad()) {}
 
   __device__ void skip(int64_t terms) { next_ += terms; }
 
-  __device__ void fetch(int64_t terms) {
-    const int64_t to_next_line = kTile / kPairs * gate_words(p_.network.neurons);
-    const std::uint32_t* open = p_.bits.open + first_ + next_ / kWordBits;
-    const int bit = static_cast<int>(next_ % kWordBits);
+  __device__ void fetch(int terms) {
+    const int left = terms - kQuad * Mine::quad();
+    const std::uint32_t open = inside_ && left > 0 ? open_[next_ / kWordBits] >> next_ % kWordBits : 0;
 #pragma unroll
-    for (int side = 0; side < 2; ++side) {
-      const bool known = term() + side < terms;
-      const A a = known ? head_[next_ + side] : A(0), shut = p_.slope * a;
-#pragma unroll
-      for (int i = 0; i < kPairs; ++i) {
-        const bool is_open = known && inside_[i] && (open[i * to_next_line] >> (bit + side) & 1u) != 0;
-        staged_[i].v[side] = is_open ? a : shut;
-      }
+    for (int term = 0; term < kQuad; ++term) {
+      const A a = left > term ? head_[next_ + term] : A(0);
+      staged_.v[term] = open >> term & 1u ? a : p_.slope * a;
     }
     skip(kDepth);
   }
-  template <class Panel> __device__ void store(Panel& panel) const {
-#pragma unroll
-    for (int i = 0; i < kPairs; ++i) panel.put(line(i), term(), staged_[i].v[0], staged_[i].v[1]);
-  }
+  template <class Panel> __device__ void store(Panel& panel) const { panel.put(Mine::line(0), Mine::quad(), staged_); }
 
  private:
-  static constexpr int kPairs = kTile * kDepth / kThreads / 2, kPairsOfLine = kDepth / 2;
+  using Mine = QuadsOfThread<true, kTile>;
+  static_assert(Mine::kCount == 1, "a thread brings one quad");
 
   const HalfSparse<T>& p_;
-  int64_t first_;  // the first word of the thread's line 0
+  const std::uint32_t* open_;  // of the thread's line
   const A* head_;
-  int64_t next_;         // the first neuron of the thread's pairs, an even one
-  bool inside_[kPairs];  // the pair's line is one of the matrix
-  Pair<A> staged_[kPairs];
-
-  __device__ static int term() { return 2 * (static_cast<int>(threadIdx.x) % kPairsOfLine); }
-  __device__ static int line(int i) {
-    const int t = static_cast<int>(threadIdx.x), warp = t / kWarp;
-    return warp / 2 * 8 + t % kWarp / kPairsOfLine * 2 + warp % 2 + i * (kTile / kPairs);
-  }
+  bool inside_;   // the line is one of the matrix
+  int64_t next_;  // the first neuron of the thread's quad, a multiple of 4
+  Quad<A> staged_;
 };
 
 // The same in every warp, so that the block returns as one.
 template <class T> __device__ bool any_stale(const HalfSparse<T>& p, const Place& at) {
   bool any = false;
   for (int line = static_cast<int>(threadIdx.x) % kWarp; line < kTile; line += kWarp) {
-    const int64_t inside = at.row + line;
+    const int64_t inside = at.row() + line;
     if (inside >= p.lines_per_network()) break;
     any = any || p.is_stale(at.network * p.samples() + inside / p.network.patches);
   }
@@ -186,24 +171,27 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<T>>)
     sum_kernel(const HalfSparse<T> p, const int64_t split_terms) {
   using A = Compute<T>;
   using Sums = TileSums<A, T, kPrecision>;
-  BK_SHARED(typename Sums::Panels, panels);
+  using Memory = TileMemory<Sums, NoEpilogue>;
+  BK_SHARED(Memory, memory);
   const int64_t rows = p.lines_per_network(), dim = p.network.dim, neurons = p.network.neurons;
-  const Place at = place_of(blockIdx.x, p.network.networks, ceil_div(rows, kTile), ceil_div(dim, kTile));
+  const Place at = place_of<kTile>(p.network.networks, rows, dim);
   if (!any_stale(p, at)) return;
   const int64_t first = at.split * split_terms, last = first + split_terms < neurons ? first + split_terms : neurons;
   const Operand<T> weight{p.network.weight, neurons * dim, dim};
-  Tile<A> tile;
-  multiply<Sums>(GateLoader<T>(p, at), PanelLoader<A, T, false>(weight, at.network, at.column, dim), first, last,
-                 panels, tile);
+  Sums sums(rows - at.row());
+  multiply(GateLoader<T>(p, at), PanelLoader<A, T, false, kTile>(weight, at.network, at.column(), dim), first, last,
+           memory.panels, sums);
   A* out = p.parts + (at.split * p.network.networks + at.network) * rows * dim;
+  for_each_tile(sums, memory.after.staged, at, rows, dim, [&](const Place& place, const Tile<A>& tile) {
 #pragma unroll
-  for (int i = 0; i < kPerThread; ++i) {
+    for (int i = 0; i < kPerThread; ++i) {
 #pragma unroll
-    for (int j = 0; j < kPerThread; ++j) {
-      const int64_t row = at.row + tile_row() + i, column = at.column + tile_column() + j;
-      if (row < rows && column < dim) out[row * dim + column] = tile.v[i][j];
+      for (int j = 0; j < kPerThread; ++j) {
+        const int64_t row = place.row() + tile_row() + i, column = place.column() + tile_column() + j;
+        if (row < rows && column < dim) out[row * dim + column] = tile.v[i][j];
+      }
     }
-  }
+  });
 }
 
 // Warps that occupy the 132 to 148 multiprocessors of current devices.
@@ -234,9 +222,9 @@ template <class T> int settle_gradients(const HalfSparse<T>& walk, cudaStream_t 
 }
 
 template <class T> int sum_gradients(const HalfSparse<T>& walk, int splits, cudaStream_t stream) {
-  const int64_t tiles = ceil_div(walk.lines_per_network(), kTile) * ceil_div(walk.network.dim, kTile);
+  const int64_t tiles = tiles_of(walk.network.networks, walk.lines_per_network(), walk.network.dim);
   return with_precision<Compute<T>>(walk.arithmetic.precision, [&](auto precision) {
-    return launch(sum_kernel<T, precision.value>, splits * walk.network.networks * tiles, stream, walk,
+    return launch(sum_kernel<T, precision.value>, splits * tiles, stream, walk,
                   terms_per_split(walk.network.neurons, splits));
   });
 }

@@ -244,36 +244,17 @@ __device__ void emit_gates(const TileOfLayer<T>& at, const GateBits& bits, const
   }
 }
 
-// H, computed or loaded → add the bias → the gates → φ(H) and its sums → φ'(H) and its sums.
-template <class T, class Phi, class Gates, Precision kPrecision>
-__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<T>>)
-    hidden_kernel(const Hidden<T> layer, const Phi phi, const Compute<T>* parts, const int splits, const Gates gates) {
+// H without bias of one tile → add the bias → the gates → φ(H) and its sums → φ'(H) and its sums.
+template <class T, class Phi, class Gates>
+__device__ void finish_tile(const TileOfLayer<T>& at, const Phi& phi, const Gates& gates, Tile<Compute<T>>& h,
+                            ColumnSums<Compute<T>>& sums) {
   using A = Compute<T>;
-  using Sums = TileSums<A, T, kPrecision>;
-  BK_SHARED(typename Sums::Panels, panels);
-  BK_SHARED(ColumnSums<A>, sums);
-  const Network<T>& net = layer.network;
-  const Place place = place_of(blockIdx.x, net.networks, layer.row_tiles(), layer.neuron_tiles());
-  const TileOfLayer<T> at{layer,
-                          place.network,
-                          place.row + tile_row(),
-                          place.column + tile_column(),
-                          place.row / kTile,
-                          place.column / kTile};
-
-  Tile<A> h;
-  if (splits > 0) {
-    load_preactivation(at, parts, splits, h);
-  } else {
-    const Operand<A> x{layer.x, layer.x_network_stride, net.dim};
-    const Operand<T> w{net.weight + layer.first_neuron * net.dim, net.neurons * net.dim, net.dim};
-    multiply<Sums>(PanelLoader<A, A, true>(x, place.network, place.row, layer.rows()),
-                   PanelLoader<A, T, true>(w, place.network, place.column, layer.neurons), 0, net.dim, panels, h);
-  }
-  if (net.bias != nullptr) {
+  const Hidden<T>& layer = at.layer;
+  const A* all_bias = layer.network.bias;
+  if (all_bias != nullptr) {
 #pragma unroll
     for (int j = 0; j < kPerThread; ++j) {
-      const A bias = at.neuron_value(net.bias, j);
+      const A bias = at.neuron_value(all_bias, j);
 #pragma unroll
       for (int i = 0; i < kPerThread; ++i) h.v[i][j] += bias;
     }
@@ -290,9 +271,66 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<T>>)
   }
 }
 
-// launch_hidden(parts, splits) runs the kernel on as many parts of H, or lets it compute H itself where there is none.
-template <class T, class Launch>
-int split_hidden(const Hidden<T>& layer, Compute<T>* parts, cudaStream_t stream, Launch launch_hidden) {
+template <class T> __device__ TileOfLayer<T> tile_of_layer(const Hidden<T>& layer, const Place& place) {
+  return {layer,          place.network,    place.row() + tile_row(), place.column() + tile_column(),
+          place.row_tile, place.column_tile};
+}
+
+template <class T, class Phi, class Gates, Precision kPrecision, int kTileSide>
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<T>, kTileSide>)
+    hidden_kernel(const Hidden<T> layer, const Phi phi, const Gates gates) {
+  using A = Compute<T>;
+  using Sums = TileSums<A, T, kPrecision, kTileSide>;
+  using Memory = TileMemory<Sums, ColumnSums<A>>;
+  constexpr int kSide = Sums::kSide;
+  if (kSide != kTileSide) return;  // without tensor cores there are no large tiles, nor is one asked for
+  BK_SHARED(Memory, memory);
+  const Network<T>& net = layer.network;
+  const Place at = place_of<kSide>(net.networks, layer.rows(), layer.neurons);
+  const Operand<A> x{layer.x, layer.x_network_stride, net.dim};
+  const Operand<T> w{net.weight + layer.first_neuron * net.dim, net.neurons * net.dim, net.dim};
+  Sums sums(layer.rows() - at.row());
+  multiply(PanelLoader<A, A, true, kSide>(x, at.network, at.row(), layer.rows()),
+           PanelLoader<A, T, true, kSide>(w, at.network, at.column(), layer.neurons), 0, net.dim, memory.panels, sums);
+  for_each_tile(sums, memory.after.staged, at, layer.rows(), layer.neurons, [&](const Place& place, Tile<A>& h) {
+    finish_tile(tile_of_layer(layer, place), phi, gates, h, memory.after.epilogue);
+  });
+}
+
+// The same of H as it is in memory.
+template <class T, class Phi, class Gates>
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<T>>)
+    finish_kernel(const Hidden<T> layer, const Phi phi, const Gates gates, const Compute<T>* parts, const int splits) {
+  using A = Compute<T>;
+  BK_SHARED(ColumnSums<A>, sums);
+  const Place place = place_of<kTile>(layer.network.networks, layer.rows(), layer.neurons);
+  const TileOfLayer<T> at = tile_of_layer(layer, place);
+  Tile<A> h;
+  load_preactivation(at, parts, splits, h);
+  finish_tile(at, phi, gates, h, sums);
+}
+
+// With no splits H is computed, else it is the sum of as many parts.
+template <class T, class Phi, class Gates>
+int launch_hidden(const Hidden<T>& layer, const Phi& phi, const Gates& gates, const Compute<T>* parts, int splits,
+                  cudaStream_t stream) {
+  using A = Compute<T>;
+  const auto tiles_of_side = [&](int side) {
+    return tiles_of(layer.network.networks, layer.rows(), layer.neurons, side);
+  };
+  if (splits > 0) {
+    return launch(finish_kernel<T, Phi, Gates>, tiles_of_side(kTile), stream, layer, phi, gates, parts, splits);
+  }
+  return with_precision<A>(layer.arithmetic.precision, [&](auto precision) {
+    return with_side<A>(layer.arithmetic, tiles_of_side, [&](auto side, int64_t tiles) {
+      return launch(hidden_kernel<T, Phi, Gates, precision.value, side.value>, tiles, stream, layer, phi, gates);
+    });
+  });
+}
+
+// finish(parts, splits) is called with as many parts of H, or none of them.
+template <class T, class Finish>
+int split_hidden(const Hidden<T>& layer, Compute<T>* parts, cudaStream_t stream, Finish finish) {
   using A = Compute<T>;
   const Network<T>& net = layer.network;
   Product<A, T> product{
@@ -311,28 +349,20 @@ int split_hidden(const Hidden<T>& layer, Compute<T>* parts, cudaStream_t stream,
     if (layer.gated != nullptr)
       product.out = layer.gated;  // a thread reads its numbers of H before it writes those of U
     BK_TRY(multiply_xw(product, nullptr, stream));
-    return launch_hidden(product.out, 1);
+    return finish(product.out, 1);
   }
   const int splits = split_count(net.networks, layer.rows(), layer.neurons, net.dim);
-  if (splits == 1) return launch_hidden(nullptr, 0);
+  if (splits == 1) return finish(nullptr, 0);
   BK_TRY(multiply_xw_parts(product, splits, stream));
-  return launch_hidden(parts, splits);
-}
-
-template <class T> int64_t tiles_of(const Hidden<T>& layer) {
-  return layer.network.networks * layer.row_tiles() * layer.neuron_tiles();
+  return finish(parts, splits);
 }
 
 }  // namespace
 
 template <class T> int hidden(const Hidden<T>& layer, Compute<T>* preactivation_parts, cudaStream_t stream) {
   return split_hidden(layer, preactivation_parts, stream, [&](const Compute<T>* parts, int splits) {
-    return specialise_activation(layer.network.activation, [&](auto phi) {
-      return with_precision<Compute<T>>(layer.arithmetic.precision, [&](auto precision) {
-        return launch(hidden_kernel<T, decltype(phi), NoGates, precision.value>, tiles_of(layer), stream, layer, phi,
-                      parts, splits, NoGates{});
-      });
-    });
+    return specialise_activation(layer.network.activation,
+                                 [&](auto phi) { return launch_hidden(layer, phi, NoGates{}, parts, splits, stream); });
   });
 }
 
@@ -341,10 +371,7 @@ int hidden_and_gates(const Hidden<T>& layer, const GateBits& bits, Compute<T>* p
                      cudaStream_t stream) {
   using A = Compute<T>;
   return split_hidden(layer, preactivation_parts, stream, [&](const A* parts, int splits) {
-    return with_precision<A>(layer.arithmetic.precision, [&](auto precision) {
-      return launch(hidden_kernel<T, Gate<A>, GateBits, precision.value>, tiles_of(layer), stream, layer,
-                    gate_of<A>(layer.network.activation), parts, splits, bits);
-    });
+    return launch_hidden(layer, gate_of<A>(layer.network.activation), bits, parts, splits, stream);
   });
 }
 

@@ -45,6 +45,7 @@ struct Library {
 struct Arithmetic {
   Precision precision = Precision::exact;
   Library library = {};
+  std::int64_t processors = 0;  // multiprocessors, where they make products of float in large tiles (multiply.cuh)
 
   // Whether the library is to make a product of operands of which the right one is stored as T.
   template <class T>

@@ -5,42 +5,37 @@
 
 namespace bk::cuda {
 
-template <class A> struct alignas(16) Quad {
-  A v[kPerThread];
-};
-
-// One quad more per line than needed: without it all terms of a line would meet in the same bank.
+// One quad of lines more per term than needed: without it all terms of a line would meet in the same bank.
 template <class A> struct PlainPanel {
   Quad<A> quad[kDepth][kLanes + 1];
 
-  __device__ void put(int line, int term, A value, A of_next_term) {
-    quad[term][line / kPerThread].v[line % kPerThread] = value;
-    quad[term + 1][line / kPerThread].v[line % kPerThread] = of_next_term;
+  __device__ void put(int line, int quad_of_terms, const Quad<A>& value) {
+#pragma unroll
+    for (int term = 0; term < kQuad; ++term) {
+      quad[kQuad * quad_of_terms + term][line / kPerThread].v[line % kPerThread] = value.v[term];
+    }
   }
-};
-
-template <class A> class PlainPanels {
- public:
-  __device__ PlainPanel<A>& left() { return left_; }
-  __device__ PlainPanel<A>& right() { return right_; }
-
- private:
-  PlainPanel<A> left_, right_;
 };
 
 template <class A> class PlainSums {
  public:
-  using Panels = PlainPanels<A>;
+  using Number = A;
+  static constexpr int kSide = kTile;
 
-  __device__ PlainSums() {
+  struct Panels {
+    PlainPanel<A> left, right;
+  };
+  struct Staged {};
+
+  __device__ explicit PlainSums(int64_t) {
     clear(outer_);
     clear(inner_);
   }
-  __device__ void add_product(Panels& panels) {
+  __device__ void add_product(const Panels& panels) {
 #pragma unroll
     for (int term = 0; term < kDepth; ++term) {
-      const Quad<A> left = panels.left().quad[term][threadIdx.x / kLanes];
-      const Quad<A> right = panels.right().quad[term][threadIdx.x % kLanes];
+      const Quad<A> left = panels.left.quad[term][threadIdx.x / kLanes];
+      const Quad<A> right = panels.right.quad[term][threadIdx.x % kLanes];
 #pragma unroll
       for (int i = 0; i < kPerThread; ++i) {
 #pragma unroll
@@ -52,7 +47,7 @@ template <class A> class PlainSums {
     add(outer_, inner_);
     clear(inner_);
   }
-  __device__ void write(Panels&, Tile<A>& tile) const { tile = outer_; }
+  __device__ void write(int, int, Staged&, Tile<A>& tile) const { tile = outer_; }
 
  private:
   Tile<A> outer_, inner_;

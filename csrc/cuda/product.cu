@@ -55,33 +55,38 @@ template <class A> __global__ void __launch_bounds__(kThreads) sum_few_parts_ker
 
 // ---- products -------------------------------------------------------------------------------------------------------
 
-template <class L, class R, bool kLeftTerms, bool kRightTerms, Precision kPrecision>
-__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<R>>)
+template <class L, class R, bool kLeftTerms, bool kRightTerms, Precision kPrecision, int kTileSide>
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<R>, kTileSide>)
     product_kernel(const Product<L, R> product, const int64_t split_terms) {
   using A = Compute<R>;
-  using Sums = TileSums<L, R, kPrecision>;
-  BK_SHARED(typename Sums::Panels, panels);
-  const Place at =
-      place_of(blockIdx.x, product.networks, ceil_div(product.rows, kTile), ceil_div(product.columns, kTile));
+  using Sums = TileSums<L, R, kPrecision, kTileSide>;
+  using Memory = TileMemory<Sums, NoEpilogue>;
+  constexpr int kSide = Sums::kSide;
+  if (kSide != kTileSide) return;  // without tensor cores there are no large tiles, nor is one asked for
+  BK_SHARED(Memory, memory);
+  const Place at = place_of<kSide>(product.networks, product.rows, product.columns);
   const int64_t first = at.split * split_terms;
   const int64_t last = first + split_terms < product.terms ? first + split_terms : product.terms;
 
-  Tile<A> tile;
-  multiply<Sums>(PanelLoader<A, L, kLeftTerms>(product.left, at.network, at.row, product.rows),
-                 PanelLoader<A, R, kRightTerms>(product.right, at.network, at.column, product.columns), first, last,
-                 panels, tile);
+  Sums sums(product.rows - at.row());
+  multiply(PanelLoader<A, L, kLeftTerms, kSide>(product.left, at.network, at.row(), product.rows),
+           PanelLoader<A, R, kRightTerms, kSide>(product.right, at.network, at.column(), product.columns), first, last,
+           memory.panels, sums);
 
   A* out = product.out + (at.split * product.networks + at.network) * product.out_network_stride;
+  for_each_tile(sums, memory.after.staged, at, product.rows, product.columns,
+                [&](const Place& place, const Tile<A>& tile) {
 #pragma unroll
-  for (int i = 0; i < kPerThread; ++i) {
+                  for (int i = 0; i < kPerThread; ++i) {
 #pragma unroll
-    for (int j = 0; j < kPerThread; ++j) {
-      const int64_t row = at.row + tile_row() + i, column = at.column + tile_column() + j;
-      if (row >= product.rows || column >= product.columns) continue;
-      A& element = out[row * product.columns + column];
-      element = product.accumulate ? element + tile.v[i][j] : tile.v[i][j];
-    }
-  }
+                    for (int j = 0; j < kPerThread; ++j) {
+                      const int64_t row = place.row() + tile_row() + i, column = place.column() + tile_column() + j;
+                      if (row >= product.rows || column >= product.columns) continue;
+                      A& element = out[row * product.columns + column];
+                      element = product.accumulate ? element + tile.v[i][j] : tile.v[i][j];
+                    }
+                  }
+                });
 }
 
 // ---- W Wᵀ -----------------------------------------------------------------------------------------------------------
@@ -92,58 +97,61 @@ template <class A> struct MirroredTile {
   A v[kTile][kTile + 1];
 };
 
-template <class Panels, class A> union SymmetricMemory {
-  Panels panels;
-  MirroredTile<A> tile;
-};
-
 BK_HD int64_t tiles_below(int64_t tiles) { return tiles * (tiles + 1) / 2; }
+int64_t tiles_below(int64_t networks, int64_t count, int side) { return networks * tiles_below(ceil_div(count, side)); }
 
 // Place of a tile on or below the diagonal. Rows are counted from the last: row tiles − 1 − q, whose tiles are
 // tiles − q, shares a run of tiles | 1 blocks with a row from the start that fills it up.
-__device__ inline Place place_below(int64_t block, int64_t networks, int64_t tiles) {
-  const int64_t run = tiles | 1, batch = block / tiles_below(tiles), within = block % tiles_below(tiles);
-  const int64_t q = within / run, rest = within % run - (tiles - q);
-  return {batch / networks, batch % networks, kTile * (rest < 0 ? tiles - 1 - q : q - tiles % 2),
-          kTile * (rest < 0 ? rest + tiles - q : rest)};
+template <int kSide> __device__ Place place_below(int64_t networks, int64_t count) {
+  constexpr int kTiles = kSide / kTile;
+  const int tiles = static_cast<int>(ceil_div(count, kSide)), run = tiles | 1, block = static_cast<int>(blockIdx.x);
+  const int below = static_cast<int>(tiles_below(tiles)), batch = static_cast<int>(networks);
+  const int matrix = block / below, within = block % below, q = within / run, rest = within % run - (tiles - q);
+  return {matrix / batch, matrix % batch, kTiles * (rest < 0 ? tiles - 1 - q : q - tiles % 2),
+          kTiles * (rest < 0 ? rest + tiles - q : rest)};
 }
 
 // What is above the diagonal is a copy. It is not made there, not even in the tiles that the diagonal crosses: x y and
 // y x are the same pieces in another order.
-template <class T, Precision kPrecision>
-__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<T>>)
+template <class T, Precision kPrecision, int kTileSide>
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<T>, kTileSide>)
     symmetric_kernel(const SymmetricProduct<T> product, const int64_t split_terms) {
   using A = Compute<T>;
-  using Loader = PanelLoader<A, T, true>;
-  using Sums = TileSums<T, T, kPrecision>;
-  using Memory = SymmetricMemory<typename Sums::Panels, A>;
+  using Sums = TileSums<T, T, kPrecision, kTileSide>;
+  using Memory = TileMemory<Sums, MirroredTile<A>>;
+  constexpr int kSide = Sums::kSide;
+  if (kSide != kTileSide) return;  // without tensor cores there are no large tiles, nor is one asked for
+  using Loader = PanelLoader<A, T, true, kSide>;
   BK_SHARED(Memory, memory);
   const int64_t count = product.count;
-  const Place at = place_below(blockIdx.x, product.networks, ceil_div(count, kTile));
+  const Place at = place_below<kSide>(product.networks, count);
   const int64_t first = at.split * split_terms;
   const int64_t last = first + split_terms < product.terms ? first + split_terms : product.terms;
 
-  Tile<A> tile;
-  multiply<Sums>(Loader(product.lines, at.network, at.row, count), Loader(product.lines, at.network, at.column, count),
-                 first, last, memory.panels, tile);
-  __syncthreads();
-#pragma unroll
-  for (int i = 0; i < kPerThread; ++i) {
-#pragma unroll
-    for (int j = 0; j < kPerThread; ++j) memory.tile.v[tile_row() + i][tile_column() + j] = tile.v[i][j];
-  }
-  __syncthreads();
+  Sums sums(count - at.row());
+  multiply(Loader(product.lines, at.network, at.row(), count), Loader(product.lines, at.network, at.column(), count),
+           first, last, memory.panels, sums);
 
   A* out = product.out + (at.split * product.networks + at.network) * count * count;
-  const int along = static_cast<int>(threadIdx.x) % kTile;
-  for (int across = static_cast<int>(threadIdx.x) / kTile; across < kTile; across += kThreads / kTile) {
-    const int64_t row = at.row + across, column = at.column + along;
-    if (row < count && column <= row) out[row * count + column] = memory.tile.v[across][along];
-    const int64_t mirrored_row = at.column + across, mirrored_column = at.row + along;
-    if (mirrored_column < count && mirrored_row < mirrored_column) {
-      out[mirrored_row * count + mirrored_column] = memory.tile.v[along][across];
+  MirroredTile<A>& mirrored = memory.after.epilogue;
+  for_each_tile(sums, memory.after.staged, at, count, count, [&](const Place& place, const Tile<A>& tile) {
+    if (place.column() > place.row()) return;
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+#pragma unroll
+      for (int j = 0; j < kPerThread; ++j) mirrored.v[tile_row() + i][tile_column() + j] = tile.v[i][j];
     }
-  }
+    __syncthreads();
+    const int along = static_cast<int>(threadIdx.x) % kTile;
+    for (int across = static_cast<int>(threadIdx.x) / kTile; across < kTile; across += kThreads / kTile) {
+      const int64_t row = place.row() + across, column = place.column() + along;
+      if (row < count && column <= row) out[row * count + column] = mirrored.v[across][along];
+      const int64_t mirrored_row = place.column() + across, mirrored_column = place.row() + along;
+      if (mirrored_column < count && mirrored_row < mirrored_column) {
+        out[mirrored_row * count + mirrored_column] = mirrored.v[along][across];
+      }
+    }
+  });
 }
 
 // ---- splits ---------------------------------------------------------------------------------------------------------
@@ -166,10 +174,13 @@ int64_t parts_of(int64_t elements, int64_t terms, int64_t most_tiles) {
 
 template <bool kLeftTerms, bool kRightTerms, class L, class R>
 int launch_product(const Product<L, R>& product, int splits, cudaStream_t stream) {
-  const int64_t blocks = splits * product.networks * ceil_div(product.rows, kTile) * ceil_div(product.columns, kTile);
+  const int64_t terms = terms_per_split(product.terms, splits);
+  const auto tiles_of_side = [&](int side) { return tiles_of(product.networks, product.rows, product.columns, side); };
   return with_precision<L>(product.arithmetic.precision, [&](auto precision) {
-    return launch(product_kernel<L, R, kLeftTerms, kRightTerms, precision.value>, blocks, stream, product,
-                  terms_per_split(product.terms, splits));
+    return with_side<Compute<R>>(product.arithmetic, tiles_of_side, [&](auto side, int64_t tiles) {
+      return launch(product_kernel<L, R, kLeftTerms, kRightTerms, precision.value, side.value>, splits * tiles, stream,
+                    product, terms);
+    });
   });
 }
 
@@ -261,7 +272,7 @@ template <class A> int sum_parts(const PartSum<A>& sum, cudaStream_t stream) {
 }
 
 int split_count(int64_t networks, int64_t rows, int64_t columns, int64_t terms) {
-  return splits_of(networks * ceil_div(rows, kTile) * ceil_div(columns, kTile), terms);
+  return splits_of(tiles_of(networks, rows, columns), terms);
 }
 
 int64_t terms_per_split(int64_t terms, int splits) { return ceil_div(ceil_div(terms, splits), kDepth) * kDepth; }
@@ -295,13 +306,15 @@ template <class T> int multiply_ww(const SymmetricProduct<T>& product, Compute<T
       return square_by_library(product, parts, stream);
     }
   }
-  const int64_t tiles = product.networks * tiles_below(ceil_div(product.count, kTile));
-  const int splits = splits_of(tiles, product.terms);
+  const auto tiles_of_side = [&](int side) { return tiles_below(product.networks, product.count, side); };
+  const int splits = splits_of(tiles_of_side(kTile), product.terms);
   SymmetricProduct<T> split = product;
   if (splits > 1) split.out = parts;
   BK_TRY(with_precision<T>(product.arithmetic.precision, [&](auto precision) {
-    return launch(symmetric_kernel<T, precision.value>, splits * tiles, stream, split,
-                  terms_per_split(product.terms, splits));
+    return with_side<Compute<T>>(product.arithmetic, tiles_of_side, [&](auto side, int64_t tiles) {
+      return launch(symmetric_kernel<T, precision.value, side.value>, splits * tiles, stream, split,
+                    terms_per_split(product.terms, splits));
+    });
   }));
   if (splits == 1) return cudaSuccess;
   const int64_t size = product.count * product.count;

@@ -1,7 +1,6 @@
 // Products of matrices on the device, and sums over the parts that blocks leave behind.
 #pragma once
 
-#include "library.h"
 #include "multiply.cuh"
 
 namespace bk::cuda {

@@ -1,5 +1,6 @@
-// The tiles that every role of the network's contraction is computed in: a block of 256 threads makes a 64 × 64 tile,
-// from panels of 16 terms that pass through shared memory; each thread ends with 4 × 4 of its numbers.
+// The tiles that every role of the network's contraction is computed in. A block of 256 threads makes 64 × 64 numbers, or
+// 128 × 128 where there are enough of them, from panels of 16 terms that pass through shared memory; of each 64 × 64 a
+// thread ends with 4 × 4.
 #pragma once
 
 #include "launch.cuh"
@@ -7,29 +8,38 @@
 namespace bk::cuda {
 
 constexpr int kTile = 64;                   // rows and columns of a tile
+constexpr int kLargeTile = 2 * kTile;       // the same of four tiles at once
 constexpr int kDepth = 16;                  // terms per panel
 constexpr int kPerThread = 4;               // rows and columns per thread
 constexpr int kLanes = kTile / kPerThread;  // threads along a side of the tile
 // Blocks per multiprocessor that registers must leave room for: 128 per thread in float32. Left alone, ptxas aims at
 // more blocks and spills.
-template <class A> constexpr int kBlocksPerProcessor = sizeof(A) == sizeof(float) ? 2 : 1;
+template <class A, int kSide = kTile>
+constexpr int kBlocksPerProcessor = sizeof(A) == sizeof(float) && kSide == kTile ? 2 : 1;
 static_assert(kLanes * kLanes == kThreads, "each thread owns 4 × 4 numbers of the tile");
 static_assert(kWarp % kLanes == 0, "a row of the tile is reduced by shuffles within a warp");
 
-// Where one block of a product works; the numbers of networks and tiles are those of the launch.
+// Where a block of a product works. Rows and columns are counted in tiles, also those of a large one.
 struct Place {
-  int64_t split, network, row, column;
+  int split, network, row_tile, column_tile;
+
+  __device__ int64_t row() const { return static_cast<int64_t>(row_tile) * kTile; }
+  __device__ int64_t column() const { return static_cast<int64_t>(column_tile) * kTile; }
 };
 
-__device__ inline Place place_of(int64_t block, int64_t networks, int64_t row_tiles, int64_t column_tiles) {
-  Place place;
-  place.column = block % column_tiles * kTile;
-  block /= column_tiles;
-  place.row = block % row_tiles * kTile;
-  block /= row_tiles;
-  place.network = block % networks;
-  place.split = block / networks;
-  return place;
+// The numbers of networks, rows and columns are those of the launch. A grid has fewer than 2^31 blocks, and so many of
+// each.
+template <int kSide> __device__ Place place_of(int64_t networks, int64_t rows, int64_t columns) {
+  constexpr int kTiles = kSide / kTile;
+  const auto row_tiles = static_cast<unsigned>(ceil_div(rows, kSide));
+  const auto column_tiles = static_cast<unsigned>(ceil_div(columns, kSide)), batch = static_cast<unsigned>(networks);
+  const unsigned block = blockIdx.x, lines = block / column_tiles, matrices = lines / row_tiles;
+  return {static_cast<int>(matrices / batch), static_cast<int>(matrices % batch),
+          static_cast<int>(lines % row_tiles) * kTiles, static_cast<int>(block % column_tiles) * kTiles};
+}
+
+inline int64_t tiles_of(int64_t networks, int64_t rows, int64_t columns, int side = kTile) {
+  return networks * ceil_div(rows, side) * ceil_div(columns, side);
 }
 
 // A matrix in memory, seen as lines (rows of the left operand, columns of the right one) of terms.
@@ -48,72 +58,84 @@ template <class A> struct Tile {
 __device__ inline int tile_row() { return static_cast<int>(threadIdx.x) / kLanes * kPerThread; }
 __device__ inline int tile_column() { return static_cast<int>(threadIdx.x) % kLanes * kPerThread; }
 
-// Two neighbouring terms of a line.
-template <class E> struct alignas(2 * sizeof(E)) Pair {
-  E v[2];
+constexpr int kQuad = 4, kQuadsOfLine = kDepth / kQuad;
+
+template <class E> struct alignas(kQuad * sizeof(E) < 16 ? kQuad * sizeof(E) : 16) Quad {
+  E v[kQuad];
 };
 
-// Brings 64 lines × 16 terms after another to shared memory by way of registers: two pairs of terms per thread,
-// neighbours reading neighbours. Beyond the matrix everything is zero.
-template <class A, class E, bool kTermsContiguous> class PanelLoader {
- public:
-  __device__ PanelLoader(const Operand<E>& operand, int64_t network, int64_t first_line, int64_t lines) {
-    data_ = operand.data + network * operand.network_stride;
-    to_next_term_ = kTermsContiguous ? 1 : operand.stride;
-    to_next_pair_ = operand.stride * (kTermsContiguous ? line_of(1) - line_of(0) : term_of(1) - term_of(0));
-    next_ = (first_line + line_of(0)) * (kTermsContiguous ? operand.stride : 1) + term_of(0) * to_next_term_;
-    scale_ = operand.scale == nullptr ? A(1) : operand.scale[network];
-    read_whole_ =
-        kTermsContiguous && operand.stride % 2 == 0 && reinterpret_cast<std::uintptr_t>(data_) % sizeof(Pair<E>) == 0;
-#pragma unroll
-    for (int i = 0; i < kPairs; ++i) inside_[i] = first_line + line_of(i) < lines;
+// Which quads of neighbouring terms of a panel a thread brings. A warp brings 8 whole lines; neighbours read neighbours.
+template <bool kTermsContiguous, int kSide> struct QuadsOfThread {
+  static constexpr int kCount = kSide * kQuadsOfLine / kThreads;
+
+  __device__ static int line(int i) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+    return warp * kLinesOfWarp + (kTermsContiguous ? lane / kQuadsOfLine : lane % kLinesOfWarp) + i * (kSide / kCount);
+  }
+  __device__ static int quad() {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    return kTermsContiguous ? lane % kQuadsOfLine : lane / kLinesOfWarp;
   }
 
-  __device__ void skip(int64_t terms) { next_ += terms * to_next_term_; }
+ private:
+  static constexpr int kLinesOfWarp = kWarp / kQuadsOfLine;
+};
 
-  // Reads the next panel, of which `terms` are left.
-  __device__ void fetch(int64_t terms) {
+// Brings as many lines × 16 terms after another to shared memory by way of registers. Beyond the matrix everything is
+// zero.
+template <class A, class E, bool kTermsContiguous, int kSide> class PanelLoader {
+ public:
+  __device__ PanelLoader(const Operand<E>& operand, int64_t network, int64_t first_line, int64_t lines)
+      : stride_(operand.stride), scale_(operand.scale == nullptr ? A(1) : operand.scale[network]) {
+    const E* data = operand.data + network * operand.network_stride;
+    read_whole_ =
+        kTermsContiguous && stride_ % kQuad == 0 && reinterpret_cast<std::uintptr_t>(data) % alignof(Quad<E>) == 0;
+    next_ = data + index(first_line + Mine::line(0), kQuad * Mine::quad());
 #pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      const int64_t at = next_ + i * to_next_pair_;
-      const int64_t left = inside_[i] ? terms - term_of(i) : 0;
-      if (read_whole_ && left >= 2) {
-        staged_[i] = *reinterpret_cast<const Pair<E>*>(data_ + at);
+    for (int i = 0; i < Mine::kCount; ++i)
+      before_[i] = first_line + Mine::line(i) < lines ? kQuad * Mine::quad() : kDepth;
+  }
+
+  __device__ void skip(int64_t terms) { next_ += index(0, terms); }
+
+  // Reads the next panel, of which `terms`, at most kDepth, are left.
+  __device__ void fetch(int terms) {
+#pragma unroll
+    for (int i = 0; i < Mine::kCount; ++i) {
+      const E* from = next_ + index(Mine::line(i) - Mine::line(0), 0);
+      const int left = terms - before_[i];
+      if (read_whole_ && left >= kQuad) {
+        staged_[i] = *reinterpret_cast<const Quad<E>*>(from);
       } else {
-        staged_[i].v[0] = left >= 1 ? data_[at] : E{};
-        staged_[i].v[1] = left >= 2 ? data_[at + to_next_term_] : E{};
+#pragma unroll
+        for (int term = 0; term < kQuad; ++term) staged_[i].v[term] = left > term ? from[index(0, term)] : E{};
       }
     }
     skip(kDepth);
   }
   template <class Panel> __device__ void store(Panel& panel) const {
 #pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      panel.put(line_of(i), term_of(i), widen(staged_[i].v[0]) * scale_, widen(staged_[i].v[1]) * scale_);
+    for (int i = 0; i < Mine::kCount; ++i) {
+      Quad<A> quad;
+#pragma unroll
+      for (int term = 0; term < kQuad; ++term) quad.v[term] = widen(staged_[i].v[term]) * scale_;
+      panel.put(Mine::line(i), Mine::quad(), quad);
     }
   }
 
  private:
-  static constexpr int kPairs = kTile * kDepth / kThreads / 2, kPairsOfLine = kDepth / 2;
-  static_assert(kPairs == 2, "a thread brings two pairs");
+  using Mine = QuadsOfThread<kTermsContiguous, kSide>;
 
-  // Of contiguous terms a warp brings all 8 pairs of every other one of 8 lines: what it then writes to a SplitPanel
-  // lies in 32 different banks. Of contiguous lines it brings one pair of 32.
-  __device__ static int line_of(int i) {
-    const int t = static_cast<int>(threadIdx.x), warp = t / kWarp;
-    return kTermsContiguous ? warp / 2 * 8 + t % kWarp / kPairsOfLine * 2 + warp % 2 + i * (kTile / kPairs) : t % kTile;
-  }
-  __device__ static int term_of(int i) {
-    const int t = static_cast<int>(threadIdx.x);
-    return 2 * (kTermsContiguous ? t % kPairsOfLine : t / kTile + i * (kPairsOfLine / kPairs));
+  __device__ int64_t index(int64_t line, int64_t term) const {
+    return kTermsContiguous ? line * stride_ + term : term * stride_ + line;
   }
 
-  const E* data_;
-  int64_t next_, to_next_term_, to_next_pair_;
+  const E* next_;  // the first number of the thread's first quad
+  int64_t stride_;
   A scale_;
-  bool read_whole_;      // both terms of a pair at once; splits begin at whole panels
-  bool inside_[kPairs];  // the pair's line is one of the matrix
-  Pair<E> staged_[kPairs];
+  bool read_whole_;           // a quad at once; splits begin at whole panels
+  int before_[Mine::kCount];  // terms of the panel before the quad; all of them where its line is none of the matrix
+  Quad<E> staged_[Mine::kCount];
 };
 
 template <class A> __device__ void clear(Tile<A>& tile) {

@@ -47,10 +47,10 @@ CudaEngine::CudaEngine(const Tensor& x)
 }
 
 cuda::Arithmetic CudaEngine::arithmetic() const {
-  cuda::Arithmetic arithmetic = {allows_tf32() ? cuda::Precision::tf32 : cuda::Precision::exact,
-                                 torch_library(device_)};
-  cuda::Library& library = arithmetic.library;
-  library.exact_floats = !cuda::splits_floats_well(like_.get_device_index());
+  const int device = like_.get_device_index();
+  cuda::Arithmetic arithmetic = {allows_tf32() ? cuda::Precision::tf32 : cuda::Precision::exact, torch_library(device_),
+                                 cuda::tensor_processors(device)};
+  arithmetic.library.exact_floats = !cuda::splits_floats_well(device);
   return arithmetic;
 }
 

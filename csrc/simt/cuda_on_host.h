@@ -55,9 +55,14 @@ inline const char* cudaGetErrorString(cudaError_t error) {
 
 // There is one device, and every error is told by the call that makes it.
 inline cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
-enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76 };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount = 16,
+  cudaDevAttrComputeCapabilityMajor = 75,
+  cudaDevAttrComputeCapabilityMinor = 76,
+};
+// One multiprocessor of sm_80, as tensor_core.h.
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrComputeCapabilityMajor ? 8 : 0;  // as tensor_core.h
+  *value = attribute == cudaDevAttrMultiProcessorCount ? 1 : attribute == cudaDevAttrComputeCapabilityMajor ? 8 : 0;
   return cudaSuccess;
 }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }

@@ -1,4 +1,4 @@
-// Tensor cores on the host: one product of fragments, in the layout that CUDA documents for mma.sync.
+// Tensor cores on the host: fragments loaded and multiplied, in the layouts that CUDA documents for ldmatrix and mma.sync.
 #pragma once
 
 #include "../model/number.h"
@@ -77,6 +77,30 @@ inline void mma_m16n8k16(float* sum, const std::uint32_t* left, int rows, const 
                          BK_SIMT_SITE) {
   MatrixLane lane{sum, left, right, rows, columns};
   warp_collective({file, line}, 0xffffffffu, &lane, &complete_matrix);
+}
+
+struct MatrixRow {
+  std::uint32_t* word;
+  const void* row;
+};
+
+// Of matrix i lanes 8·i … 8·i + 7 bring the rows, of four words each; a lane gets word lane % 4 of row lane / 4.
+inline const char* complete_load(void* const* payloads, unsigned mask) {
+  if (mask != 0xffffffffu) return "loading matrices needs the whole warp";
+  for (int lane = 0; lane < kWarpSize; ++lane) {
+    for (int i = 0; i < 4; ++i) {
+      const void* row = static_cast<MatrixRow*>(payloads[8 * i + lane / 4])->row;
+      if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0) return "a row of a matrix is not aligned to 16 bytes";
+      static_cast<MatrixRow*>(payloads[lane])->word[i] = static_cast<const std::uint32_t*>(row)[lane % 4];
+    }
+  }
+  return nullptr;
+}
+
+// ldmatrix.x4
+inline void ldmatrix_x4(std::uint32_t (&word)[4], const void* row, BK_SIMT_SITE) {
+  MatrixRow lane{word, row};
+  warp_collective({file, line}, 0xffffffffu, &lane, &complete_load);
 }
 
 }  // namespace bk::simt

@@ -99,6 +99,10 @@ int main() {
   test::check<double>({2, 33, 5, 90, 2, 3}, ActivationKind::leaky_relu, 0, 90);
   test::check<double>({2, 33, 5, 90, 2, 3}, ActivationKind::gelu, 11, 67);
   test::check<double>({2, 2, 530, 70, 1, 2}, ActivationKind::softplus, 3, 66);  // split along d
+  for (const auto kind : {ActivationKind::relu, ActivationKind::gelu}) {
+    test::check<float>({2, 50, 18, 330, 3, 2}, kind, 11, 250, {cuda::Precision::exact, {}, 1});  // in large tiles
+    test::check<BFloat16>({1, 35, 18, 120, 2, 2}, kind, 0, 120, {cuda::Precision::tf32, {}, 1});
+  }
   const test::HostLibrary library;
   test::check<double>({2, 33, 35, 90, 2, 3}, ActivationKind::leaky_relu, 0, 90, library.arithmetic());
   test::check<double>({2, 33, 35, 90, 2, 3}, ActivationKind::gelu, 11, 67, library.arithmetic());

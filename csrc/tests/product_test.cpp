@@ -90,9 +90,47 @@ template <class A, class E> void check_shapes(Role role) {
   check<A, E>(role, 1, 1, 1, 1);
   check<A, E>(role, 2, 65, 3, 37);
   check<A, E>(role, 1, 5, 70, 16);
-  check<A, E>(role, 2, 5, 70, 18, 1);
+  check<A, E>(role, 2, 5, 70, 20, 1);
   check<A, E>(role, 3, 7, 2, 0);
   check<A, E>(role, 2, 9, 67, 530);  // split along the terms
+}
+
+// The same bits, whichever the tiles: of one large tile, of some that are cut off, and of parts.
+template <class A, class E> void check_large_tiles(Role role, Precision precision) {
+  const struct {
+    std::int64_t networks, rows, columns, terms;
+  } shapes[] = {{2, 65, 66, 37}, {1, 128, 128, 16}, {1, 300, 200, 18}, {1, 70, 128, 530}, {1, 100, 81, 0}};
+  for (const auto& [networks, rows, columns, terms] : shapes) {
+    Random random(5);
+    const Matrix<A> left(random, networks, rows, terms, role != Role::ux);
+    const Matrix<E> right(random, networks, columns, terms, role == Role::xw);
+    const auto product = [&](const Arithmetic& arithmetic) {
+      std::vector<A> out(networks * rows * columns, A(1));
+      auto parts =
+          unwritten<A>(std::max<std::int64_t>(out.size(), cuda::product_workspace(networks, rows, columns, terms)));
+      const Product<A, E> p{left.operand(), right.operand(), networks,       rows, columns,
+                            terms,          out.data(),      rows * columns, true, arithmetic};
+      expect_launched(multiply(role, p, parts, out), "large tiles");
+      return out;
+    };
+    const std::string name = "product " + std::to_string(static_cast<int>(role)) + " in large tiles";
+    const auto large = [&] { return product({precision, {}, 1}); };
+    expect(same_bits(under_all_orders(name, large, same_bits<A>), product({precision})), name);
+  }
+}
+
+// Large tiles where they occupy the device, and are not half outside.
+void check_sides() {
+  const auto side = [](std::int64_t rows, std::int64_t columns, std::int64_t processors = 132) {
+    return cuda::with_side<float>(
+        {Precision::exact, {}, processors}, [&](int s) { return cuda::tiles_of(1, rows, columns, s); },
+        [](auto s, std::int64_t) { return static_cast<int>(s.value); });
+  };
+  expect(side(1000, 2048) == 128 && side(4096, 16384) == 128, "many tiles");
+  expect(side(1000, 784) == 64 && side(500, 500) == 64, "few tiles");
+  expect(side(64 * 8, 64 * 66) == 128 && side(64 * 7, 64 * 75) == 64, "a second round of large tiles");
+  expect(side(10, 200'000) == 64 && side(80, 200'000) == 128, "rows that are half of a large tile, or most of it");
+  expect(side(4096, 16384, 0) == 64, "a device without tensor cores");
 }
 
 template <class A> void check_library(Role role) {
@@ -176,6 +214,8 @@ template <class T> void check_symmetric_shapes() {
   check_symmetric<T>(1, 211, 16);  // an even one
   check_symmetric<T>(2, 67, 530);  // split along the terms
   check_symmetric<T>(2, 131, 37, {Precision::tf32});
+  for (const std::int64_t count : {65, 128, 230}) check_symmetric<T>(2, count, 37, {Precision::exact, {}, 1});
+  check_symmetric<T>(1, 321, 17, {Precision::exact, {}, 1});  // a large tile with three tiles outside
 }
 
 // A panel of terms after another, and all at once.
@@ -245,6 +285,7 @@ int main() {
   using namespace bk;
   using bk::test::Role;
   test::check_sum_parts();
+  test::check_sides();
   test::check_scaled<float>(2);
   test::check_scaled<double>(2);
   test::check_symmetric_library<float>();
@@ -261,7 +302,12 @@ int main() {
     test::check_shapes<float, float>(role);
     test::check_shapes<double, double>(role);
     test::check_shapes<float, BFloat16>(role);
+    for (const auto precision : {test::Precision::exact, test::Precision::tf32}) {
+      test::check_large_tiles<float, float>(role, precision);
+      test::check_large_tiles<float, BFloat16>(role, precision);
+    }
   }
+  test::check_large_tiles<float, float>(Role::ux, test::Precision::exact);
   test::check_symmetric_shapes<float>();
   test::check_symmetric_shapes<double>();
   test::check_symmetric_shapes<BFloat16>();

@@ -53,24 +53,29 @@ __global__ void dynamic_kernel(int* out) {
   out[threadIdx.x] = shared[threadIdx.x ^ 1];
 }
 
-// A (16, 16) times B (16, 16)ᵀ added to C (16, 16), each from rows of words.
-struct Lines {
-  std::uint32_t word[16][8];
+// A (16, 16) times B (16, 16)ᵀ added to C (16, 16), each from rows of 16 terms, whose quads lie as a panel's.
+struct alignas(16) Lines {
+  cuda::WordPair pair[16][4];
 };
 __global__ void fragment_kernel(const Lines* left, const Lines* right, float (*sums)[16]) {
   cuda::LeftFragment a[1];
   cuda::RightFragment b[2];
   cuda::SumFragment c[1][2] = {{{{1, 1, 1, 1}}, {{1, 1, 1, 1}}}};
-  a[0].load(left->word, 0);
-  b[0].load(right->word, 0);
-  b[1].load(right->word, 8);
-  cuda::multiply_add(c, a, b);
+  a[0].load(left->pair, 0);
+  cuda::RightFragment::load(b, right->pair, 0);
+  cuda::multiply_fragments<true>(c, a, b);
   c[0][0].store(sums, 0, 0);
   c[0][1].store(sums, 0, 8);
 }
 __global__ void fragment_of_half_a_warp(const Lines* left, const Lines* right, float (*sums)[16]) {
   if (threadIdx.x < 16) fragment_kernel(left, right, sums);
   __syncthreads();
+}
+
+__global__ void rows_off_by_a_word(const Lines* lines, float (*sums)[16]) {
+  std::uint32_t word[4];
+  cuda::load_matrices(word, lines->pair[threadIdx.x % 15][0].word + 1);
+  sums[0][0] = static_cast<float>(word[0]);
 }
 
 // ---- wrong kernels --------------------------------------------------------------------------------------------------
@@ -164,16 +169,16 @@ void check_right_kernels() {
 
 void check_fragments() {
   Random random(3);
-  Lines left, right;
+  Lines left = {}, right = {};
   double a[16][16], b[16][16];
   for (int row = 0; row < 16; ++row) {
     for (int term = 0; term < 16; ++term) {
       const BFloat16 x = stored<BFloat16>(random.normal()), y = stored<BFloat16>(random.normal());
       a[row][term] = widen(x);
       b[row][term] = widen(y);
-      const int word = term / 2 ^ cuda::turned(row), shift = 16 * (term % 2);
-      left.word[row][word] = (shift ? left.word[row][word] : 0) | static_cast<std::uint32_t>(x.bits) << shift;
-      right.word[row][word] = (shift ? right.word[row][word] : 0) | static_cast<std::uint32_t>(y.bits) << shift;
+      const int quad = cuda::place_of_quad(row, term / 4), word = term / 2 % 2, shift = 16 * (term % 2);
+      left.pair[row][quad].word[word] |= static_cast<std::uint32_t>(x.bits) << shift;
+      right.pair[row][quad].word[word] |= static_cast<std::uint32_t>(y.bits) << shift;
     }
   }
   float sums[16][16];
@@ -187,6 +192,7 @@ void check_fragments() {
     }
   }
   expect(run(fragment_of_half_a_warp, 32, from, by, &sums[0]) == cudaErrorLaunchFailure, "half a warp's product");
+  expect(run(rows_off_by_a_word, 32, from, &sums[0]) == cudaErrorLaunchFailure, "rows that are not aligned");
   expect(simt::narrow(1 + 0x1p-8f, 1 + 0x3p-8f) == 0x3f823f80, "ties to even, the lower half first");
   expect(simt::narrow(static_cast<float>(INFINITY), 0) == 0x7f80, "infinity as bfloat16");
 }

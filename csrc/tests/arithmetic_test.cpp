@@ -1,4 +1,5 @@
-// What a library makes in the emulated engine: the large products, to the same results, whatever the chunks.
+// How the emulated engine is told to multiply: large products by a library, to the same results, whatever the chunks; and in
+// large tiles, to the same bits.
 #include "../cuda/chunks.h"
 #include "everything.h"
 #include "host_library.h"
@@ -65,6 +66,19 @@ void check_ranges() {
   expect(library.calls == 0 && same_bits(got.x, want.x), "all neurons at once are left to a library");
 }
 
+void check_large_tiles() {
+  for (const Algorithm algorithm : {Algorithm::dense, Algorithm::half_sparse}) {
+    AttackCase<float> attack({2, 33, 6, 70, 2, 1}, ActivationKind::relu, Norm::l2, Loss::margin);
+    attack.algorithm = algorithm;
+    attack.trajectory = false;
+    const Attacked<float> want = attack.run();
+    engine::arithmetic.processors = 1;
+    const Attacked<float> got = attack.run();
+    engine::arithmetic = {};
+    expect(same_bits(got.x, want.x) && same_bits(got.margin, want.margin), "an attack in large tiles");
+  }
+}
+
 // A product that is below its size, and one of float that must be exact, are not left to a library that is no faster.
 void check_wishes() {
   cuda::Arithmetic arithmetic = HostLibrary().arithmetic();
@@ -91,5 +105,6 @@ int main() {
   test::check_scales();
   test::check_ranges();
   test::check_wishes();
-  return test::finish("library");
+  test::check_large_tiles();
+  return test::finish("arithmetic");
 }
