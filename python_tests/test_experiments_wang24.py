@@ -146,6 +146,8 @@ def test_what_counts_for_nothing_does_not_tell_trials_apart():
         ({"activation": "tanh"}, "activation: got 'tanh', expected one of relu, leaky_relu, smooth_leaky_relu"),
         ({"data": "noise"}, "data: got 'noise', expected one of mixture, images"),
         ({"data": "images", "images": "/no", "labels": "/no"}, "images: got '/no', expected a file that is there"),
+        ({"data": "images", "images": __file__}, "images, labels: got '.*' and '', expected both files or neither"),
+        ({"data": "images", "images": __file__, "labels": __file__}, "IDX file: .* begins with '22 22 22"),
         ({"data": "images", "classes": "0"}, "classes: got '0', expected two different numbers"),
         ({"data": "images", "classes": "1,1"}, "classes: got '1,1', expected two different numbers"),
     ],

@@ -80,6 +80,8 @@ class Config:
             for name in ("images", "labels"):
                 if (path := getattr(self, name)) and not Path(path).is_file():
                     raise ValueError(f"{name}: got {path!r}, expected a file that is there; nothing is downloaded")
+            if self.images or self.labels:
+                images.two_classes(self.images, self.labels, _two_of(self.classes))
         unused = ["slope"] if self.activation == "relu" else []
         unused += ["images", "labels", "classes"] if self.data == "mixture" else []
         values = {name: getattr(Config, name) for name in unused}
