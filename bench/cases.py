@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from benign_kernels._commands import UsageError
+
 #: float32 and bfloat16 networks alike have float32 iterates: a bfloat16 one cannot hold a small step.
 COMPUTE = {"float32": "float32", "float64": "float64", "bfloat16": "float32"}
 ITEM_SIZE = {"float32": 4, "float64": 8, "bfloat16": 2}
@@ -184,12 +186,12 @@ def select(patterns: Sequence[str], dtype: str | None = None) -> list[Case]:
         if not names:
             near = difflib.get_close_matches(pattern, [*GROUPS, *CASES], n=2)
             hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise ValueError(
+            raise UsageError(
                 f"--case: nothing is named {pattern!r}{hint} (groups: {', '.join(GROUPS)}; "
                 f"names: FAMILY/ACTIVATION/NxDxM[/KSTEPS]/DTYPE, with * for any; families: {', '.join(FAMILIES)})"
             )
         chosen |= names
     cases = [case for name, case in CASES.items() if name in chosen and dtype in (None, case.dtype)]
     if not cases:
-        raise ValueError(f"--dtype: none of the chosen cases is in {dtype}")
+        raise UsageError(f"--dtype: none of the chosen cases is in {dtype}")
     return cases

@@ -25,6 +25,7 @@ from bench.formulas import TOLERANCE, Oracle, make_problem
 from bench.providers import OURS, Provider
 from bench.rows import Row
 from bench.timing import Clock, CpuClock, CudaClock, Effort, interleave, ratio, summary
+from benign_kernels._commands import UsageError
 
 #: What builds or starts too slowly for --quick.
 _NOT_QUICK = frozenset({"compile", "graph", "jax", "torchattacks", "foolbox"})
@@ -54,11 +55,11 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device: got cuda, but torch sees no CUDA device here")
+        raise UsageError("--device: got cuda, but torch sees no CUDA device here")
     if arguments.rounds < 1:
-        raise ValueError(f"--rounds: got {arguments.rounds}, expected at least 1")
+        raise UsageError(f"--rounds: got {arguments.rounds}, expected at least 1")
     if arguments.budget is not None and not arguments.budget > 0:
-        raise ValueError(f"--budget: got {arguments.budget}, expected a positive number of seconds")
+        raise UsageError(f"--budget: got {arguments.budget}, expected a positive number of seconds")
     patterns = arguments.case or (["quick"] if arguments.quick else DEFAULT_GROUPS[device])
     cases = select(patterns, arguments.dtype)
     chosen = providers.select(arguments.provider)
@@ -73,14 +74,26 @@ def main(arguments: argparse.Namespace) -> int:
         seconds=3.0 if arguments.budget is None else arguments.budget / len(cases),
     )
     if arguments.processor_time and (device == "cuda" or threads != 1):
-        raise ValueError("--processor-time: needs --device cpu --threads 1, since threads that wait count as busy")
+        raise UsageError("--processor-time: needs --device cpu --threads 1, since threads that wait count as busy")
     clock: Clock = CpuClock(arguments.cold, arguments.processor_time) if device == "cpu" else CudaClock(arguments.cold)
+    if arguments.json is not None:
+        _check_file(arguments.json)
     kind = "event" if device == "cuda" else "processor" if arguments.processor_time else "wall"
     bench = Bench(device, threads, effort, clock, kind, arguments.memory, shlex.join(["benign", *_typed()]))
     found = bench.run(cases, chosen, arguments.json)
     problems = table.violations(cases, found)
     print("\n".join(["", *table.worst(found), *problems]))
     return 1 if arguments.check and problems else 0
+
+
+def _check_file(file: str) -> None:
+    """That the rows can be added to the file, found out before they are measured."""
+    try:
+        rows.write(file, [])
+    except OSError as error:
+        raise UsageError(f"--json: got {file!r}, expected a file to write to: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"--json: {error}") from None
 
 
 def _typed() -> list[str]:

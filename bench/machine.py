@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from benign_kernels._commands import UsageError
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -22,7 +24,7 @@ def use_threads(count: int | None) -> int:
         sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     )
     if not 1 <= count <= len(available):
-        raise ValueError(f"--threads: got {count}, expected 1 to {len(available)}, the CPUs this process may use")
+        raise UsageError(f"--threads: got {count}, expected 1 to {len(available)}, the CPUs this process may use")
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, available[:count])
     torch.set_num_threads(count)

@@ -21,6 +21,7 @@ from bench import command, compare, limits, machine, providers, rows, table, tim
 from bench.cases import CASES, Case, select
 from bench.formulas import TOLERANCE, Oracle, make_problem
 from bench.rows import Row
+from benign_kernels._commands import UsageError
 
 _SLOW_TO_BUILD = {"compile", "keops"}
 _LIBRARIES = {"torchattacks", "foolbox", "cleverhans", "jax"}
@@ -245,8 +246,19 @@ def _run(*options: str) -> int:
     ],
 )
 def test_wrong_arguments_are_explained(options: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UsageError, match=message):
         _run(*options)
+
+
+def test_a_file_that_cannot_take_rows_is_told_before_they_are_measured(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not rows")
+    for file, message in (
+        (tmp_path, r"--json: got '.*', expected a file to write to: Is a directory"),
+        (tmp_path / "notes.txt" / "rows.json", r"--json: got '.*', expected a file to write to: "),
+        (tmp_path / "notes.txt", r"--json: .*notes\.txt, line 1: not a row of results"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            _run("--device", "cpu", "--case", "tiny", "--json", str(file))
 
 
 def test_processor_time_is_for_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:

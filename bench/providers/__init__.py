@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from bench.providers import compiled, eager, libraries, ours
 from bench.providers.base import Provider, Run
+from benign_kernels._commands import UsageError
 
 __all__ = ["OURS", "PROVIDERS", "Provider", "Run", "select"]
 
@@ -28,6 +29,6 @@ def select(patterns: Sequence[str] | None) -> list[Provider]:
         if not names:
             near = difflib.get_close_matches(pattern, PROVIDERS, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"--provider: nothing is named {pattern!r}{hint} (there are {', '.join(PROVIDERS)})")
+            raise UsageError(f"--provider: nothing is named {pattern!r}{hint} (there are {', '.join(PROVIDERS)})")
         chosen.update(names)
     return [provider for name, provider in PROVIDERS.items() if name in chosen]
