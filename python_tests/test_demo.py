@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from benign_kernels import cli
 from benign_kernels._commands import demo
 from benign_kernels.experiments import Plan, get
 
@@ -28,6 +29,14 @@ def test_the_demonstration_shows_what_was_measured(tmp_path, capsys):
     assert "benign demo --seed 3" in (tmp_path / "wang24.html").read_text(encoding="utf-8")
     demo.show(plan, arguments)
     assert capsys.readouterr() == (first.out, "")
+
+
+@pytest.mark.parametrize(("option", "value"), [("--seed", "-1"), ("--seed", "1.5"), ("--jobs", "0"), ("--jobs", "x")])
+def test_wrong_numbers_are_refused(option, value, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["demo", option, value, "--out", str(tmp_path)])
+    assert stop.value.code == 2
+    assert f"argument {option}: got '{value}', expected an integer ≥ " in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -82,6 +82,8 @@ def test_report_and_export(toy, tmp_path, capsys):
         (["chen21", "--seeds", "0"], "got '0', expected an integer ≥ 1"),
         (["chen21", "--seed", "x"], "got 'x', expected an integer ≥ 0"),
         (["chen21", "--jobs", "-2"], "got '-2', expected an integer ≥ 1"),
+        (["chen21", "--seeds", "9" * 20], f"got '{'9' * 20}', expected an integer ≤ 2147483647"),
+        (["chen21", "--seed", "9" * 20], f"got '{'9' * 20}', expected an integer ≤ 2147483647"),
     ],
 )
 @pytest.mark.parametrize("command", ["run", "verify"])
@@ -93,6 +95,17 @@ def test_wrong_usage_exits_with_2_and_says_what_is_accepted(command, arguments, 
     assert status == 2
     assert message in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [["run", "chen21"], ["export", "chen21"], ["demo"]])
+def test_results_that_cannot_be_kept_are_told_before_the_work(command, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "taken" / "experiments.sqlite").mkdir(parents=True)
+    for name, reason in (("file", "File exists"), ("taken", "unable to open database file")):
+        assert cli.main([*command, "--out", str(tmp_path / name)]) == 2
+        err = capsys.readouterr().err
+        assert f"--out: got '{tmp_path / name}', expected a folder to write to: " in err
+        assert reason in err
 
 
 @pytest.mark.parametrize("command", ["run", "verify", "report", "export"])

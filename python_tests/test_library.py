@@ -1,4 +1,4 @@
-"""The call by which the CUDA engine lets torch make large products, on the CPU (which those are: arithmetic_test.cpp)."""
+"""The call by which the CUDA engine lets torch make large products, on the CPU (which ones: arithmetic_test.cpp)."""
 
 import ctypes
 

@@ -12,6 +12,8 @@ from ..experiments.registry import suggestion
 from . import UsageError
 
 _STORE = "experiments.sqlite"
+# Seeds are 64-bit integers in torch and in the store; this leaves room to count up from the first.
+_MOST = 2**31 - 1
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, runs: bool = True) -> None:
@@ -21,10 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser, *, runs: bool = True) -> None
         default="quick",
         help="how much to run: quick, paper, or one more that `benign list` shows (default: %(default)s)",
     )
-    parser.add_argument("--seeds", type=_positive, metavar="N", help="how many seeds (default: the preset's)")
-    parser.add_argument(
-        "--seed", type=_not_negative, metavar="S", help="the first seed, 0 if not given; alone: only it"
-    )
+    parser.add_argument("--seeds", type=positive, metavar="N", help="how many seeds (default: the preset's)")
+    parser.add_argument("--seed", type=not_negative, metavar="S", help="the first seed, 0 if not given; alone: only it")
     parser.add_argument(
         "--set",
         action="append",
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, runs: bool = True) -> None
     )
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder of all results (default: %(default)s)")
     if runs:
-        parser.add_argument("--jobs", type=_positive, metavar="N", help="processes (default: one a core)")
+        parser.add_argument("--jobs", type=positive, metavar="N", help="processes (default: one a core)")
 
 
 def plan_of(arguments: argparse.Namespace) -> Plan:
@@ -50,7 +50,11 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
 
 
 def store_of(arguments: argparse.Namespace) -> Store:
-    return Store(arguments.out / _STORE)
+    try:
+        return Store(arguments.out / _STORE)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"--out: got {str(arguments.out)!r}, expected a folder to write to: {reason}") from None
 
 
 def run_missing(plan: Plan, store: Store, arguments: argparse.Namespace) -> runner.Outcome:
@@ -101,11 +105,11 @@ def _name(text: str) -> str:
     return text
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     return _integer(text, 1)
 
 
-def _not_negative(text: str) -> int:
+def not_negative(text: str) -> int:
     return _integer(text, 0)
 
 
@@ -116,4 +120,6 @@ def _integer(text: str, least: int) -> int:
         value = least - 1
     if value < least:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer ≥ {least}")
+    if value > _MOST:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected an integer ≤ {_MOST}")
     return value

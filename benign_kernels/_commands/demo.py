@@ -11,7 +11,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-from ..experiments import Plan, Records, Store, claims, figures, get
+from ..experiments import Plan, Records, claims, figures, get
 from . import _experiment
 
 _EXPERIMENT, _SEEDS = "wang24", 5
@@ -21,8 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("out/demo"), help="folder of trials, pictures and page (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help=f"the first of {_SEEDS} seeds (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one a core)")
+    parser.add_argument(
+        "--seed",
+        type=_experiment.not_negative,
+        default=0,
+        metavar="S",
+        help=f"the first of {_SEEDS} seeds (default: %(default)s)",
+    )
+    parser.add_argument("--jobs", type=_experiment.positive, metavar="N", help="processes (default: one a core)")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -40,7 +46,7 @@ def show(plan: Plan, arguments: argparse.Namespace) -> None:
     """Runs what is missing of the plan; prints claims and table, writes pictures and page."""
     from ..report import page, versions
 
-    with Store(arguments.out / "experiments.sqlite") as store:
+    with _experiment.store_of(arguments) as store:
         _experiment.run_missing(plan, store, arguments)
         records, seconds = store.load(plan), store.seconds(plan)
     verdicts = [claims.judge(claim, records) for claim in plan.experiment.claims]

@@ -50,11 +50,14 @@ class Store:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # isolation_level=None: a statement is its own transaction.
-        self._db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
         try:
-            self._open()
+            self._db = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
+            try:
+                self._open()
+            except sqlite3.Error:
+                self._db.close()
+                raise
         except sqlite3.Error as error:
-            self._db.close()
             raise ValueError(f"store: {self.path} cannot be used as a store of trials: {error}") from None
 
     def _open(self) -> None:
