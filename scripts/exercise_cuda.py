@@ -10,8 +10,8 @@ import torch
 
 import benign_kernels as bk
 
-# (n, d, m, patches, heads); 1s and sizes just above a power of two.
-SHAPES = [(1, 1, 1, 1, 1), (37, 65, 129, 1, 1), (5, 33, 70, 3, 4), (130, 7, 40, 1, 2)]
+# (n, d, m, patches, heads); 1s and sizes just above a power of two; and what fills a large device with large tiles.
+SHAPES = [(1, 1, 1, 1, 1), (37, 65, 129, 1, 1), (5, 33, 70, 3, 4), (130, 7, 40, 1, 2), (1290, 9, 1290, 1, 1)]
 
 
 def main() -> None:
