@@ -27,6 +27,11 @@ struct Thread {
   void* payload = nullptr;
 };
 
+// The lanes of a warp that wait for others in a warp operation, and those that have returned.
+struct Warp {
+  unsigned waiting = 0, returned = 0;
+};
+
 struct SharedObject {
   const void* key;
   void* memory;
@@ -38,7 +43,8 @@ void* poisoned(std::size_t bytes, std::size_t alignment) {
   return std::memset(memory, 0xFF, bytes);
 }
 
-bool same_place(Site a, Site b) { return a.line == b.line && std::strcmp(a.file, b.file) == 0; }
+// A file of one source has one name in memory; only headers in several sources take the comparison of texts.
+bool same_place(Site a, Site b) { return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0); }
 
 std::string describe(Site site) {
   const char* slash = std::strrchr(site.file, '/');
@@ -82,22 +88,26 @@ class Block {
 
   // Releases the caller's warp operation if all its lanes have arrived; null or what is wrong.
   const char* try_complete(unsigned mask, Complete complete) {
+    Warp& warp = warps_[position_ / kWarpSize];
+    const int first = position_ - lane(), lanes = threads_in_block_ - first;
+    if (lanes < kWarpSize && mask >> lanes != 0) return "the mask names lanes beyond the block";
+    if ((mask & warp.returned) != 0) return "the mask names a lane that has returned";
+    // Who arrives is compared with one that waits, and everyone once all are there: to compare everyone at each arrival
+    // would take longer than the operation.
+    if (const unsigned others = mask & warp.waiting) {
+      if (const char* wrong = disagreement(*threads_[first + __builtin_ctz(others)], mask)) return wrong;
+    }
+    warp.waiting |= 1u << lane();
+    if ((mask & ~warp.waiting) != 0) return nullptr;
     void* payloads[kWarpSize] = {};
-    const int first = position_ - lane();
     for (int other = 0; other < kWarpSize; ++other) {
       if ((mask >> other & 1u) == 0) continue;
-      if (first + other >= threads_in_block_) return "the mask names lanes beyond the block";
-      Thread& thread = *threads_[first + other];
-      if (thread.state == State::returned) return "the mask names a lane that has returned";
-      if (thread.state != State::in_warp_operation) return nullptr;
-      if (thread.mask != mask) return "lanes of one warp operation disagree about its mask";
-      if (!same_place(thread.site, current_->site)) {
-        return "lanes of one mask wait at different warp operations";
-      }
-      payloads[other] = thread.payload;
+      if (const char* wrong = disagreement(*threads_[first + other], mask)) return wrong;
+      payloads[other] = threads_[first + other]->payload;
     }
     if (const char* wrong = complete(payloads, mask)) return wrong;
     released_ = true;
+    warp.waiting &= ~mask;
     for (int other = 0; other < kWarpSize; ++other) {
       if (mask >> other & 1u) threads_[first + other]->state = State::runnable;
     }
@@ -105,6 +115,13 @@ class Block {
   }
 
  private:
+  // What keeps a thread that waits from being in the caller's warp operation, or null.
+  const char* disagreement(const Thread& thread, unsigned mask) const {
+    if (thread.mask != mask) return "lanes of one warp operation disagree about its mask";
+    if (!same_place(thread.site, current_->site)) return "lanes of one mask wait at different warp operations";
+    return nullptr;
+  }
+
   void start(Index block_dim, std::size_t dynamic_bytes, const std::function<void()>& kernel) {
     threads_in_block_ = static_cast<int>(block_dim.x * block_dim.y * block_dim.z);
     while (static_cast<int>(threads_.size()) < threads_in_block_) threads_.push_back(std::make_unique<Thread>());
@@ -114,6 +131,7 @@ class Block {
       threads_[t]->state = State::runnable;
       threads_[t]->fiber.begin(kernel);
     }
+    warps_.assign((threads_in_block_ + kWarpSize - 1) / kWarpSize, {});
     dynamic_ = poisoned(dynamic_bytes, 128);
     turns_.resize(threads_in_block_);
     std::iota(turns_.begin(), turns_.end(), 0);
@@ -133,7 +151,10 @@ class Block {
       coordinates.thread = current_->index;
       current_->fiber.resume();
       if (!failure.empty()) return false;
-      if (current_->fiber.finished()) current_->state = State::returned;
+      if (current_->fiber.finished()) {
+        current_->state = State::returned;
+        warps_[position_ / kWarpSize].returned |= 1u << lane();
+      }
       if (released_) place = 0;
       released_ = false;
     }
@@ -169,6 +190,7 @@ class Block {
   }
 
   std::vector<std::unique_ptr<Thread>> threads_;  // kept from block to block
+  std::vector<Warp> warps_;
   std::vector<int> turns_;
   std::vector<SharedObject> objects_;
   void* dynamic_ = nullptr;

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <utility>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -118,13 +117,15 @@ Fiber::~Fiber() {
   delete context_;
 }
 
-void Fiber::begin(std::function<void()> body) {
-  body_ = std::move(body);
-  finished_ = false;
+void Fiber::begin(const std::function<void()>& body) {
 #if defined(__SANITIZE_ADDRESS__)
-  __asan_unpoison_memory_region(context_->stack, kStackBytes);  // red zones of a body that was left half-way
+  // Red zones of a body that was left half-way. One that has returned left none, and for all threads of a block this
+  // takes longer than most kernels.
+  if (!finished_) __asan_unpoison_memory_region(context_->stack, kStackBytes);
   context_->fake_own = nullptr;
 #endif
+  body_ = &body;
+  finished_ = false;
   context_->prepare(&Fiber::trampoline);
 }
 
@@ -135,7 +136,7 @@ void Fiber::enter(Fiber* self) {
   Context& context = *self->context_;
   __sanitizer_finish_switch_fiber(nullptr, &context.caller_bottom, &context.caller_bytes);
 #endif
-  self->body_();
+  (*self->body_)();
   self->finished_ = true;
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(nullptr, context.caller_bottom, context.caller_bytes);

@@ -14,8 +14,8 @@ class Fiber {
   Fiber& operator=(const Fiber&) = delete;
 
   // Lets the next resume() run `body` from its beginning. A body left half-way is forgotten: its stack is reused and
-  // no destructor runs, which suits kernels (they own nothing).
-  void begin(std::function<void()> body);
+  // no destructor runs, which suits kernels (they own nothing). `body` outlives the fiber's last resume().
+  void begin(const std::function<void()>& body);
 
   // Runs the fiber until it calls suspend() or its body returns.
   void resume();
@@ -31,7 +31,7 @@ class Fiber {
   static void trampoline();
 
   Context* context_;
-  std::function<void()> body_;
+  const std::function<void()>* body_ = nullptr;
   bool finished_ = true;
 };
 
