@@ -47,7 +47,7 @@ HalfSparseMemory<Compute<T>> take_half_sparse_memory(Arena& arena, const Network
   memory.gradient = arena.take<A>(points);
   memory.scale = arena.take<A>(rows);
   memory.g = arena.take<A>(points);
-  memory.hidden = arena.take<A>(hidden_workspace(networks, lines_per_network, memory.neurons, d));
+  memory.hidden = arena.take<A>(lines * memory.neurons);
   memory.value_parts = arena.take<A>(tiles * lines);
   memory.scale_parts = arena.take<A>(tiles * lines);
   memory.parts =
@@ -110,7 +110,8 @@ template <class T> class HalfSparseChunk {
       BK_TRY(find_gradients(step == 0));
       BK_TRY(advance(rows, step, false, stream_));
     }
-    BK_TRY(for_each_range([&](const Hidden<T>& layer) { return hidden(layer, preactivations(), stream_); }));
+    BK_TRY(
+        for_each_range([&](const Hidden<T>& layer) { return hidden(layer, memory_.hidden, memory_.parts, stream_); }));
     BK_TRY(sum_values());
     return advance(rows, rows.threat.steps, true, stream_);
   }
@@ -122,7 +123,6 @@ template <class T> class HalfSparseChunk {
   int splits_;
   bool by_library_;
 
-  A* preactivations() const { return by_library_ ? memory_.hidden : memory_.parts; }
   int64_t neuron_tiles() const { return ceil_div(walk_.network.neurons, kTile); }
 
   // Calls visit with the hidden layer of one range of neurons after another, or of all where no library is to make H.
@@ -159,7 +159,7 @@ template <class T> class HalfSparseChunk {
       layer.weight_norm = memory_.norms;
       layer.scale_parts = memory_.scale_parts + (layer.value_parts - memory_.value_parts);
       if (first && by_library_) layer.gated = memory_.hidden;
-      BK_TRY(hidden_and_gates(layer, bits, preactivations(), stream_));
+      BK_TRY(hidden_and_gates(layer, bits, memory_.hidden, memory_.parts, stream_));
       return layer.gated != nullptr ? add_gradients(layer) : cudaSuccess;
     }));
     BK_TRY(sum_values());

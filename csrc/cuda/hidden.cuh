@@ -2,8 +2,6 @@
 // while it is still in registers. A row is a patch of a sample: row = sample·P + patch.
 #pragma once
 
-#include <algorithm>
-
 #include "gate.cuh"
 #include "product.cuh"
 
@@ -34,8 +32,10 @@ template <class T> struct Hidden {
   BK_HD int64_t neuron_tiles() const { return ceil_div(neurons, kTile); }
 };
 
-// preactivation_parts: hidden_workspace(…) numbers, for H where a library makes it, or its parts where it is split along d.
-template <class T> int hidden(const Hidden<T>& layer, Compute<T>* preactivation_parts, cudaStream_t stream);
+// preactivations: (networks, n·P, neurons), for H where a library makes it; may be where U goes.
+// parts: product_workspace(…) numbers, for those of H where it is split along d.
+template <class T>
+int hidden(const Hidden<T>& layer, Compute<T>* preactivations, Compute<T>* parts, cudaStream_t stream);
 
 // The gates of all neurons as bits: neuron j of a row is bit j % 32 of its word j / 32. A row has whole tiles of words.
 constexpr int64_t kWordBits = 32;
@@ -49,7 +49,7 @@ struct GateBits {
 
 // The same for piecewise-linear φ, all its neurons; and the gates.
 template <class T>
-int hidden_and_gates(const Hidden<T>& layer, const GateBits& bits, Compute<T>* preactivation_parts,
+int hidden_and_gates(const Hidden<T>& layer, const GateBits& bits, Compute<T>* preactivations, Compute<T>* parts,
                      cudaStream_t stream);
 
 // Whether a library makes H. With few terms, the way of H through memory takes longer than what is gained.
@@ -57,10 +57,6 @@ template <class T>
 bool library_makes_hidden(const Arithmetic& arithmetic, int64_t networks, int64_t rows, int64_t neurons, int64_t dim) {
   constexpr int64_t kLeastTerms = sizeof(Compute<T>) == sizeof(float) ? 256 : 32;
   return dim >= kLeastTerms && arithmetic.template wants_library<T>(networks, rows, neurons, dim);
-}
-
-inline int64_t hidden_workspace(int64_t networks, int64_t rows, int64_t neurons, int64_t dim) {
-  return std::max(networks * rows * neurons, product_workspace(networks, rows, neurons, dim));
 }
 
 }  // namespace bk::cuda

@@ -330,7 +330,8 @@ int launch_hidden(const Hidden<T>& layer, const Phi& phi, const Gates& gates, co
 
 // finish(parts, splits) is called with as many parts of H, or none of them.
 template <class T, class Finish>
-int split_hidden(const Hidden<T>& layer, Compute<T>* parts, cudaStream_t stream, Finish finish) {
+int split_hidden(const Hidden<T>& layer, Compute<T>* preactivations, Compute<T>* parts, cudaStream_t stream,
+                 Finish finish) {
   using A = Compute<T>;
   const Network<T>& net = layer.network;
   Product<A, T> product{
@@ -346,10 +347,9 @@ int split_hidden(const Hidden<T>& layer, Compute<T>* parts, cudaStream_t stream,
       layer.arithmetic,
   };
   if (library_makes_hidden<T>(layer.arithmetic, net.networks, layer.rows(), layer.neurons, net.dim)) {
-    if (layer.gated != nullptr)
-      product.out = layer.gated;  // a thread reads its numbers of H before it writes those of U
+    product.out = preactivations;  // a thread reads its numbers of H before it writes those of U
     BK_TRY(multiply_xw(product, nullptr, stream));
-    return finish(product.out, 1);
+    return finish(preactivations, 1);
   }
   const int splits = split_count(net.networks, layer.rows(), layer.neurons, net.dim);
   if (splits == 1) return finish(nullptr, 0);
@@ -359,19 +359,20 @@ int split_hidden(const Hidden<T>& layer, Compute<T>* parts, cudaStream_t stream,
 
 }  // namespace
 
-template <class T> int hidden(const Hidden<T>& layer, Compute<T>* preactivation_parts, cudaStream_t stream) {
-  return split_hidden(layer, preactivation_parts, stream, [&](const Compute<T>* parts, int splits) {
+template <class T>
+int hidden(const Hidden<T>& layer, Compute<T>* preactivations, Compute<T>* parts, cudaStream_t stream) {
+  return split_hidden(layer, preactivations, parts, stream, [&](const Compute<T>* summed, int count) {
     return specialise_activation(layer.network.activation,
-                                 [&](auto phi) { return launch_hidden(layer, phi, NoGates{}, parts, splits, stream); });
+                                 [&](auto phi) { return launch_hidden(layer, phi, NoGates{}, summed, count, stream); });
   });
 }
 
 template <class T>
-int hidden_and_gates(const Hidden<T>& layer, const GateBits& bits, Compute<T>* preactivation_parts,
+int hidden_and_gates(const Hidden<T>& layer, const GateBits& bits, Compute<T>* preactivations, Compute<T>* parts,
                      cudaStream_t stream) {
   using A = Compute<T>;
-  return split_hidden(layer, preactivation_parts, stream, [&](const A* parts, int splits) {
-    return launch_hidden(layer, gate_of<A>(layer.network.activation), bits, parts, splits, stream);
+  return split_hidden(layer, preactivations, parts, stream, [&](const A* summed, int count) {
+    return launch_hidden(layer, gate_of<A>(layer.network.activation), bits, summed, count, stream);
   });
 }
 

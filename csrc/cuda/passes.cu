@@ -11,7 +11,7 @@ PassMemory<Compute<T>> take_pass_memory(Arena& arena, const Network<T>& network,
 
   PassMemory<A> memory = {};
   memory.neurons = neurons;
-  if (kind.input_grad || kind.parameter_grad) memory.gated = arena.take<A>(all_rows * neurons);
+  memory.gated = arena.take<A>(all_rows * neurons);
   if (kind.values) memory.value_parts = arena.take<A>(tiles * all_rows * heads);
   if (kind.scale) memory.scale_parts = arena.take<A>(tiles * all_rows);
   if (kind.parameter_grad) {
@@ -19,7 +19,7 @@ PassMemory<Compute<T>> take_pass_memory(Arena& arena, const Network<T>& network,
     memory.bias_parts = arena.take<A>(row_tiles * chunk.networks * neurons);
   }
 
-  int64_t split = hidden_workspace(chunk.networks, rows, neurons, network.dim);
+  int64_t split = product_workspace(chunk.networks, rows, neurons, network.dim);
   if (kind.input_grad) split = std::max(split, product_workspace(chunk.networks, rows, network.dim, neurons));
   if (kind.parameter_grad) split = std::max(split, product_workspace(chunk.networks, neurons, network.dim, rows));
   memory.split_parts = arena.take<A>(split);
@@ -46,7 +46,7 @@ int run_input_pass(const InputPass<T>& pass, const PassMemory<Compute<T>>& memor
     layer.gated = pass.gx != nullptr ? memory.gated : nullptr;
     layer.value_parts = pass.f != nullptr ? memory.value_parts : nullptr;
     layer.scale_parts = pass.scale != nullptr ? memory.scale_parts : nullptr;
-    BK_TRY(hidden(layer, memory.split_parts, stream));
+    BK_TRY(hidden(layer, memory.gated, memory.split_parts, stream));
 
     const int64_t parts = layer.neuron_tiles() * net.patches;
     if (pass.f != nullptr) {

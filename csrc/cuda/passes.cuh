@@ -10,7 +10,7 @@ namespace bk::cuda {
 // it.
 template <class A> struct PassMemory {
   int64_t neurons;  // most neurons per range
-  A* gated;         // U of a neuron range
+  A* gated;         // U of a neuron range, or H where U is not wanted and a library makes H
   A* value_parts;
   A* scale_parts;
   A* head_parts;

@@ -38,7 +38,7 @@ int run_parameter_pass(const ParameterPass<T>& pass, const PassMemory<Compute<T>
     layer.gated = pass.gw != nullptr ? memory.gated : nullptr;
     layer.head_parts = pass.ga != nullptr ? memory.head_parts : nullptr;
     layer.bias_parts = pass.gb != nullptr ? memory.bias_parts : nullptr;
-    BK_TRY(hidden(layer, memory.split_parts, stream));
+    BK_TRY(hidden(layer, memory.gated, memory.split_parts, stream));
 
     const int64_t parts = layer.row_tiles();
     if (pass.ga != nullptr) {

@@ -38,7 +38,7 @@ void check(const Shape& s, ActivationKind kind, std::int64_t first, std::int64_t
                    unwritten<A>(neuron_tiles * s.networks * rows),
                    unwritten<A>(row_tiles * s.networks * s.heads * count),
                    unwritten<A>(row_tiles * s.networks * count)};
-    auto parts = unwritten<A>(cuda::hidden_workspace(s.networks, rows, count, s.dim));
+    auto parts = unwritten<A>(cuda::product_workspace(s.networks, rows, count, s.dim));
     const cuda::Hidden<T> layer{problem.network(),
                                 problem.x.data(),
                                 s.samples * s.row_size(),
@@ -53,7 +53,7 @@ void check(const Shape& s, ActivationKind kind, std::int64_t first, std::int64_t
                                 out.heads.data(),
                                 out.biases.data(),
                                 arithmetic};
-    expect_launched(cuda::hidden(layer, parts.data(), nullptr), s.text());
+    expect_launched(cuda::hidden(layer, out.gated.data(), parts.data(), nullptr), s.text());
     return out;
   };
   const Outputs<A> got =
