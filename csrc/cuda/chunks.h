@@ -35,9 +35,11 @@ inline int64_t whole_tiles(int64_t rows) { return ceil_div(rows, kTile) * kTile;
 // At most so many, whole tiles where there is one; at least one.
 inline int64_t whole_tiles_below(int64_t most) { return most < kTile ? at_least_one(most) : most / kTile * kTile; }
 
-// Sums over a tile leave k numbers per 64: beyond 64 heads, they rather than U fill the workspace.
+// Sums over a tile leave k numbers for 64 of U, and an attack keeps 2 k for a row: beyond 48 heads there is no room for
+// them beside as large a U.
 template <class T> int64_t head_groups(const Network<T>& network) {
-  return at_least_one(ceil_div(network.heads, kTile));
+  constexpr int64_t kHeadsOfGroup = 48;
+  return at_least_one(ceil_div(network.heads, kHeadsOfGroup));
 }
 
 // The largest chunk that for_each_chunk makes, with which the workspace is laid out.

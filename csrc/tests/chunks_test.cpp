@@ -59,22 +59,28 @@ template <class T> void check_cover() {
 }
 
 // The bound of engine.h; beyond it only what one sample needs: its patches, coordinates and neurons.
-template <class T> void check_workspace_bound() {
-  for (const Shape& s : kShapes) {
-    const auto net = network_of<T>(s.networks, s.neurons, s.dim, s.patches, s.heads);
-    const Samples<float> samples{nullptr, s.samples, s.samples * s.row_size()};
-    Attack<float> attack{{Norm::l2, Loss::margin, Direction::exact, Floor::added, 0, 1, Keep::worst, {}, {}, 20, 0, 1},
-                         nullptr,
-                         nullptr,
-                         nullptr};
-    const std::size_t bound =
-        sizeof(float) * static_cast<std::size_t>(cuda::kWorkspaceElements + 8 * (s.patches + s.row_size() + s.neurons));
-    expect(cuda::two_layer_workspace(net, samples) <= bound, s.text() + ": workspace of two_layer");
-    expect(cuda::two_layer_value_and_grad_workspace(net, samples) <= bound, s.text() + ": workspace of value_and_grad");
-    expect(cuda::two_layer_parameter_grad_workspace(net, samples) <= bound, s.text() + ": workspace of parameter_grad");
-    expect(cuda::pgd_workspace(net, samples, attack, {}) <= bound, s.text() + ": workspace of pgd");
-    attack.algorithm = Algorithm::half_sparse;
-    expect(s.heads > 1 || cuda::pgd_workspace(net, samples, attack, {}) <= bound, s.text() + ": half-sparse pgd");
+template <class T> void check_workspace_bound(const Shape& s) {
+  const auto net = network_of<T>(s.networks, s.neurons, s.dim, s.patches, s.heads);
+  const Samples<float> samples{nullptr, s.samples, s.samples * s.row_size()};
+  Attack<float> attack{{Norm::l2, Loss::margin, Direction::exact, Floor::added, 0, 1, Keep::worst, {}, {}, 20, 0, 1},
+                       nullptr,
+                       nullptr,
+                       nullptr};
+  const std::size_t bound =
+      sizeof(float) * static_cast<std::size_t>(cuda::kWorkspaceElements + 8 * (s.patches + s.row_size() + s.neurons));
+  expect(cuda::two_layer_workspace(net, samples) <= bound, s.text() + ": workspace of two_layer");
+  expect(cuda::two_layer_value_and_grad_workspace(net, samples) <= bound, s.text() + ": workspace of value_and_grad");
+  expect(cuda::two_layer_parameter_grad_workspace(net, samples) <= bound, s.text() + ": workspace of parameter_grad");
+  expect(cuda::pgd_workspace(net, samples, attack, {}) <= bound, s.text() + ": workspace of pgd");
+  attack.algorithm = Algorithm::half_sparse;
+  expect(s.heads > 1 || cuda::pgd_workspace(net, samples, attack, {}) <= bound, s.text() + ": half-sparse pgd");
+}
+
+template <class T> void check_workspace_bounds() {
+  for (const Shape& shape : kShapes) check_workspace_bound<T>(shape);
+  for (std::int64_t heads = 1; heads <= 200; ++heads) {
+    check_workspace_bound<T>({1, 100'000, 256, 512, 1, heads});  // as many points and neurons as a chunk has
+    check_workspace_bound<T>({1, 100'000, 500, 20'000, 1, heads});
   }
 }
 
@@ -169,8 +175,8 @@ void check_half_sparse_seams() {
 int main() {
   bk::test::check_cover<float>();
   bk::test::check_cover<bk::BFloat16>();
-  bk::test::check_workspace_bound<float>();
-  bk::test::check_workspace_bound<bk::BFloat16>();
+  bk::test::check_workspace_bounds<float>();
+  bk::test::check_workspace_bounds<bk::BFloat16>();
   bk::test::check_seams();
   bk::test::check_half_sparse_seams();
   return bk::test::finish("chunks");
