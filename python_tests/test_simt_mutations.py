@@ -70,7 +70,7 @@ MUTANTS = [
     Mutant("an operand is read one term too far", *TILE, "left > term ?", "left >= term ?"),
     Mutant("quads are read where they are not aligned", *TILE, "% alignof(Quad<E>) == 0", "% sizeof(E) == 0"),
     Mutant("half a fragment is read twice", "product", "fragment.cuh", "lane / 16 * 2", "0"),
-    Mutant("a result is written one row too far", *PRODUCT, "row >= product.rows", "row > product.rows"),
+    Mutant("a result is written one row too far", *PRODUCT, "row + i < product.rows", "row + i <= product.rows"),
     Mutant("parts are summed before their barrier", *PRODUCT, "__syncthreads();\n", "\n"),
     Mutant(
         "a mirrored tile is read before its barrier",

@@ -74,19 +74,27 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor<Compute<R>, kTil
            memory.panels, sums);
 
   A* out = product.out + (at.split * product.networks + at.network) * product.out_network_stride;
-  for_each_tile(sums, memory.after.staged, at, product.rows, product.columns,
-                [&](const Place& place, const Tile<A>& tile) {
+  for_each_tile(sums, memory.after.staged, at, product.rows, product.columns, [&](const Place& place, Tile<A>& tile) {
+    const int64_t row = place.row() + tile_row(), column = place.column() + tile_column();
+    A* const mine = out + row * product.columns + column;
+    const auto inside = [&](int i, int j) { return row + i < product.rows && column + j < product.columns; };
+    if (product.accumulate) {  // all are read before one is written: they are waited for together
+      Tile<A> before;
 #pragma unroll
-                  for (int i = 0; i < kPerThread; ++i) {
+      for (int i = 0; i < kPerThread; ++i) {
 #pragma unroll
-                    for (int j = 0; j < kPerThread; ++j) {
-                      const int64_t row = place.row() + tile_row() + i, column = place.column() + tile_column() + j;
-                      if (row >= product.rows || column >= product.columns) continue;
-                      A& element = out[row * product.columns + column];
-                      element = product.accumulate ? element + tile.v[i][j] : tile.v[i][j];
-                    }
-                  }
-                });
+        for (int j = 0; j < kPerThread; ++j) before.v[i][j] = inside(i, j) ? mine[i * product.columns + j] : A(0);
+      }
+      add(tile, before);
+    }
+#pragma unroll
+    for (int i = 0; i < kPerThread; ++i) {
+#pragma unroll
+      for (int j = 0; j < kPerThread; ++j) {
+        if (inside(i, j)) mine[i * product.columns + j] = tile.v[i][j];
+      }
+    }
+  });
 }
 
 // ---- W Wᵀ -----------------------------------------------------------------------------------------------------------
