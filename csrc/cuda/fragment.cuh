@@ -90,7 +90,8 @@ struct SumFragment {
 template <bool kAdd>
 __device__ void multiply_fragments(SumFragment& sum, const LeftFragment& left, const RightFragment& right) {
   const SumFragment before = kAdd ? sum : SumFragment{};
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%10, %11, %12, %13};"
       : "=f"(sum.v[0]), "=f"(sum.v[1]), "=f"(sum.v[2]), "=f"(sum.v[3])
       : "r"(left.word[0]), "r"(left.word[1]), "r"(left.word[2]), "r"(left.word[3]), "r"(right.word[0]),
