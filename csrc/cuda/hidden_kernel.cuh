@@ -197,13 +197,15 @@ __device__ void load_preactivation(const TileOfLayer<T>& at, const Compute<T>* p
   for (int split = 0; split < splits; ++split) {
     const Compute<T>* part =
         parts + ((split * at.layer.network.networks + at.network) * rows + at.first_row) * neurons + at.first_column;
+    Tile<Compute<T>> read;  // all of it before anything is added: it is waited for once
 #pragma unroll
     for (int i = 0; i < kPerThread; ++i) {
 #pragma unroll
       for (int j = 0; j < kPerThread; ++j) {
-        if (at.row_inside(i) && at.column_inside(j)) tile.v[i][j] += part[i * neurons + j];
+        read.v[i][j] = at.row_inside(i) && at.column_inside(j) ? part[i * neurons + j] : Compute<T>(0);
       }
     }
+    add(tile, read);
   }
 }
 
