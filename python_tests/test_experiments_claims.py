@@ -50,8 +50,8 @@ def test_too_little_decides_nothing():
     assert verdict(a=[0.1, math.nan]).reason == "a measured value is not a number"
     for kind in ("student", "range", "bootstrap"):
         assert verdict(interval=kind, a=[math.nan, 0.1]).outcome == "undecided"
-    assert verdict().reason == "no trials where the claim speaks"
-    assert verdict(a=[]).outcome == "undecided"
+    assert (verdict().outcome, verdict().reason) == ("untested", "no trials where the claim speaks")
+    assert verdict(a=[]).outcome == "untested"
 
 
 def test_many_places_widen_each_interval():

@@ -246,8 +246,8 @@ def test_a_claim_is_undecided_where_one_seed_of_two_breaks_it(name):
     assert outcomes(planted(change, seeds=2))[name].outcome == "undecided"
 
 
-def test_a_claim_without_its_trials_is_undecided():
-    assert {verdict.outcome for verdict in outcomes(experiments.Records([])).values()} == {"undecided"}
+def test_a_claim_without_its_trials_is_untested():
+    assert {verdict.outcome for verdict in outcomes(experiments.Records([])).values()} == {"untested"}
 
 
 def test_there_is_a_record_to_break_for_every_claim():

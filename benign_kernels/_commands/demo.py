@@ -50,13 +50,16 @@ def show(plan: Plan, arguments: argparse.Namespace) -> None:
         _experiment.run_missing(plan, store, arguments)
         records, seconds = store.load(plan), store.seconds(plan)
     verdicts = [claims.judge(claim, records) for claim in plan.experiment.claims]
-    print("\n" + claims.table([verdict for verdict in verdicts if verdict.places]) + "\n")
+    tested = [verdict for verdict in verdicts if verdict.outcome != claims.UNTESTED]
+    print("\n" + claims.table(tested))
+    name = plan.experiment.name
+    print(f"{len(verdicts) - len(tested)} more claims and questions need other trials: benign verify {name}\n")
     print(table(records) + "\n")
     for figure in plan.experiment.figures:
         path = arguments.out / f"{figure.name}.png"
         if figures.write(figure, records, path, "png"):
             print(f"wrote {path}")
-    path = arguments.out / f"{plan.experiment.name}.html"
+    path = arguments.out / f"{name}.html"
     command = f"benign demo --seed {arguments.seed}"
     text = page(plan, records, command=command, versions=versions(), seconds=seconds)
     path.write_text(text, encoding="utf-8")

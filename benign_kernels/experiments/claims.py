@@ -2,8 +2,8 @@
 
 A claim names what is measured, the bound it must keep, and how an interval for the measured mean is made from the
 seeds. It *holds* if the whole interval keeps the bound at every place of the sweep, *fails* if at some place the whole
-interval breaks it, and is *undecided* otherwise: too few seeds decide nothing. An open question is judged the same
-way, and answered *yes* or *no*: no paper is contradicted by either.
+interval breaks it, and is *undecided* otherwise: too few seeds decide nothing. Without any trials where it speaks it is
+*untested*. An open question is judged the same way, and answered *yes* or *no*: no paper is contradicted by either.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from .records import Records
 
-HOLDS, FAILS, UNDECIDED, YES, NO = OUTCOMES = ("holds", "fails", "undecided", "yes", "no")
+HOLDS, FAILS, UNDECIDED, UNTESTED, YES, NO = OUTCOMES = ("holds", "fails", "undecided", "untested", "yes", "no")
 INTERVALS = {
     "student": "Student-t interval of the mean over seeds",
     "bootstrap": "percentile bootstrap of the mean over seeds",
@@ -95,7 +95,7 @@ def judge(claim: Claim, records: Records) -> Verdict:
     """
     places = [place for place in claim.places(records) if place.values]
     if not places:
-        return Verdict(claim, UNDECIDED, "no trials where the claim speaks")
+        return Verdict(claim, UNTESTED, "no trials where the claim speaks")
     confidence = 1 - (1 - claim.confidence) / len(places)
     sign = 1.0 if claim.relation == "<=" else -1.0
     tested = []
@@ -177,9 +177,9 @@ def student_quantile(probability: float, freedom: int) -> float:
 
 
 def count(verdicts: Iterable[Verdict]) -> dict[str, int]:
-    """How many verdicts have each outcome; of the answers to questions, those that there are."""
+    """How many verdicts have each outcome; of what is untested, and of answers to questions, if there are any."""
     counted = Counter(verdict.outcome for verdict in verdicts)
-    return {outcome: counted[outcome] for outcome in OUTCOMES if counted[outcome] or outcome not in (YES, NO)}
+    return {outcome: counted[outcome] for outcome in OUTCOMES if counted[outcome] or outcome not in (UNTESTED, YES, NO)}
 
 
 def table(verdicts: Sequence[Verdict]) -> str:

@@ -23,8 +23,8 @@ table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid #e4e8eb; }
 th { font-weight: 600; white-space: nowrap; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.holds, .fails, .undecided, .yes, .no { font-weight: 600; white-space: nowrap; }
-.holds { color: #17694a; } .fails { color: #b3261e; } .undecided { color: #7a5b00; }
+.holds, .fails, .undecided, .untested, .yes, .no { font-weight: 600; white-space: nowrap; }
+.holds { color: #17694a; } .fails { color: #b3261e; } .undecided { color: #7a5b00; } .untested { color: #6b6b6b; }
 .claims td:nth-child(2) { min-width: 15rem; } .claims td:nth-child(4) { min-width: 12rem; }
 .small { color: #5a6670; font-size: .85rem; }
 .wide { overflow-x: auto; }
